@@ -1,0 +1,5 @@
+"""`python -m embridge_edge` is `embridge-edge`."""
+
+from embridge_edge.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""Files that appear whole or not at all, and what identifies them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from embridge_edge.errors import EdgeError
+
+
+@contextlib.contextmanager
+def written_by_rename(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of the file `path`; it takes the name `path` when the block ends well, else it vanishes.
+
+    Raises:
+        EdgeError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = Path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) in (temporary, path, path.parent) or error.errno == 28:
+            raise EdgeError(f"Cannot write {path}: {error.strerror or error}; free space or choose another --out.") from None
+        raise
+    finally:
+        if temporary.name and temporary.exists():
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def folder_written_by_rename(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder that replaces the folder `path` when the block ends well."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise EdgeError(f"Cannot write {path}: {error.strerror or error}; choose another --out.") from None
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == 28:
+            raise EdgeError(f"Cannot write {path}: the disk is full; free space or choose another --out.") from None
+        raise
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def canonical_json(value: object) -> str:
+    """JSON that is the same text for the same value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """`value` with every NaN and infinity replaced by None, which is what JSON can say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, by rename."""
+    with written_by_rename(path) as temporary:
+        temporary.write_text(json.dumps(finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        EdgeError: the file is missing, is no JSON, or holds no object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdgeError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EdgeError(f"{path} is not valid JSON ({error}); make it again.") from None
+    if not isinstance(value, dict):
+        raise EdgeError(f"{path} holds no JSON object; make it again.")
+    return value
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of(value: object) -> str:
+    """SHA-256 of a JSON-serialisable value, in hexadecimal."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,0 +1,153 @@
+"""The pose vector and the library that gives gestures a canonical pose.
+
+The pose of a hand is 23 angles in radians: the 20 finger joints of emg2pose in its order, then three wrist
+angles. Flexion, ulnar deviation and pronation are positive. An angle that nobody measured is NaN, and every loss
+and score leaves it out.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.errors import EdgeError
+
+FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+FINGER_JOINTS = (
+    "thumb_cmc_fe",
+    "thumb_cmc_aa",
+    "thumb_mcp_fe",
+    "thumb_ip_fe",
+    *(f"{finger}_{joint}" for finger in FINGERS[1:] for joint in ("mcp_aa", "mcp_fe", "pip_fe", "dip_fe")),
+)
+WRIST_ANGLES = ("wrist_flexion", "wrist_deviation", "wrist_pronation")
+POSE = FINGER_JOINTS + WRIST_ANGLES
+
+FULL_FLEXION_RAD: Mapping[str, float] = {
+    "thumb_cmc_fe": 0.70,
+    "thumb_mcp_fe": 0.96,
+    "thumb_ip_fe": 1.40,
+    **{
+        f"{finger}_{joint}": angle
+        for finger in FINGERS[1:]
+        for joint, angle in (("mcp_fe", 1.57), ("pip_fe", 1.75), ("dip_fe", 1.22))
+    },
+}
+"""Joint angles of a fully curled finger: the ranges of active motion of the AAOS (1965), rounded to a degree."""
+
+PoseArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Gesture:
+    """A gesture's name, its canonical pose (float32 `[23]`, radians, NaN where free) and its attributes."""
+
+    name: str
+    pose: PoseArray
+    attributes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GestureLibrary:
+    """Gestures by name."""
+
+    gestures: Mapping[str, Gesture]
+
+    def pose(self, name: str) -> PoseArray | None:
+        """The canonical pose of a gesture, float32 `[23]` in radians, or None where the library does not know it."""
+        gesture = self.gestures.get(name)
+        return None if gesture is None else gesture.pose
+
+    def poses(self, names: Sequence[str]) -> PoseArray:
+        """Canonical poses of `names`, float32 `[names, 23]`; a row of NaN where the library knows none."""
+        missing = np.full(len(POSE), np.nan, np.float32)
+        found = [self.pose(name) for name in names]
+        return np.stack([missing if pose is None else pose for pose in found]) if found else np.zeros((0, len(POSE)), np.float32)
+
+
+def read_library(path: Path | None = None) -> GestureLibrary:
+    """Read a gesture library; without a path, the one that is shipped.
+
+    A gesture is a table: `curl` gives the flexion of fingers from 0 (straight) to 1 (full), `angles` single angles
+    in radians, and `rest` is the pose that everything unnamed keeps.
+
+    Raises:
+        EdgeError: no TOML, or a joint, finger or key that does not exist.
+    """
+    try:
+        text = files("embridge_edge").joinpath("gestures.toml").read_text("utf-8") if path is None else path.read_text("utf-8")
+        tables = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise EdgeError(f"Gesture library {path}: {error}; write it like the shipped gestures.toml.") from None
+    return GestureLibrary({name: _gesture(name, table, path) for name, table in tables.items()})
+
+
+def _gesture(name: str, table: object, path: Path | None) -> Gesture:
+    place = f"Gesture {name!r} in {path or 'the shipped library'}"
+    if not isinstance(table, dict):
+        raise EdgeError(f"{place} must be a table with curl, angles and attributes.")
+    unknown = set(table) - {"curl", "angles", "attributes"}
+    if unknown:
+        raise EdgeError(f"{place}: unknown key {sorted(unknown)[0]!r}; use curl, angles or attributes.")
+    pose = np.zeros(len(POSE), np.float32)
+    for finger, curl in table.get("curl", {}).items():
+        if finger not in FINGERS:
+            raise EdgeError(f"{place}: unknown finger {finger!r}; choose one of {', '.join(FINGERS)}.")
+        for joint, full in FULL_FLEXION_RAD.items():
+            if joint.startswith(finger):
+                pose[POSE.index(joint)] = float(curl) * full
+    for angle, radians in table.get("angles", {}).items():
+        if angle not in POSE:
+            raise EdgeError(f"{place}: unknown angle {angle!r}; choose one of {', '.join(POSE)}.")
+        pose[POSE.index(angle)] = float(radians)
+    return Gesture(name, pose, tuple(str(attribute) for attribute in table.get("attributes", ())))
+
+
+def pose_from_curls(curls: Mapping[str, npt.NDArray[np.float32]]) -> PoseArray:
+    """Pose track from finger curls, float32 `[samples]` each, 1 straight and 0 fully curled.
+
+    A curl c gives (1 − c) × full flexion in each flexion joint of its finger; everything else stays NaN.
+    """
+    samples = len(next(iter(curls.values())))
+    pose = np.full((samples, len(POSE)), np.nan, np.float32)
+    for finger, curl in curls.items():
+        for joint, full in FULL_FLEXION_RAD.items():
+            if joint.startswith(finger):
+                pose[:, POSE.index(joint)] = (1.0 - curl) * full
+    return pose
+
+
+def pose_from_labels(
+    labels: npt.NDArray[np.int16],
+    names: Sequence[str],
+    library: GestureLibrary,
+    rate_hz: float,
+    breaks: npt.NDArray[np.int64] | None = None,
+    ramp_ms: float = 300.0,
+) -> PoseArray:
+    """Pose track for labelled EMG without tracking: canonical poses, joined by ramps where the label changes.
+
+    The hand follows a prompt with a delay and needs time to move, so the pose goes from the old to the new one as a
+    raised cosine over `ramp_ms` after the change. A gesture that the library does not know has a pose of NaN, and so
+    has a ramp from or to it.
+
+    Returns: float32 `[samples, 23]` in radians.
+    """
+    canonical = np.vstack([library.poses(names), np.full((1, len(POSE)), np.nan, np.float32)])
+    track = canonical[labels]  # UNLABELLED, −1, is the row of NaN at the end
+    ramp = max(1, round(ramp_ms * rate_hz / 1000.0))
+    jumps = set() if breaks is None else {int(sample) for sample in breaks}
+    for change in np.flatnonzero(labels[1:] != labels[:-1]) + 1:
+        if int(change) in jumps:
+            continue
+        stop = min(len(labels), int(change) + ramp)
+        weight = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, stop - change + 1, dtype=np.float32) / ramp)
+        before, after = canonical[labels[change - 1]], track[change:stop]
+        track[change:stop] = before + weight[:, None] * (after - before)
+    return track

@@ -1,0 +1,48 @@
+"""Progress on stderr: silent for two seconds, then a bar on a terminal or a line now and then in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+DELAY_S = 2.0
+LOG_INTERVAL_S = 15.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where progress goes: to stderr, or nowhere."""
+
+    quiet: bool = True
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int, unit: str = "") -> Iterator[Callable[[int], object]]:
+        """Yield a function that is called with the amount done since its last call."""
+        if self.quiet:
+            yield lambda amount: None
+            return
+        from tqdm import tqdm
+
+        on_terminal = sys.stderr.isatty()
+        with tqdm(
+            total=total,
+            desc=label,
+            unit=unit or "it",
+            file=sys.stderr,
+            delay=DELAY_S,
+            leave=False,
+            mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
+            maxinterval=1.0 if on_terminal else LOG_INTERVAL_S,
+            dynamic_ncols=True,
+        ) as bar:
+            yield bar.update
+
+    def say(self, line: str) -> None:
+        """One line about what happened, on stderr."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+
+SILENT = Progress()

@@ -1,0 +1,57 @@
+"""The options that every verb has, and how a verb's result is printed."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import click
+
+from embridge_edge.artifacts import finite
+from embridge_edge.progress import Progress
+
+
+@dataclass(frozen=True)
+class Common:
+    """What `--seed --quiet --force --json` said."""
+
+    seed: int
+    quiet: bool
+    force: bool
+    as_json: bool
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(quiet=self.quiet)
+
+
+class Report(Protocol):
+    """What a verb returns: it can be read by a person and by a script."""
+
+    def text(self) -> str:
+        """Lines for a terminal."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object; a number's unit is in its key."""
+
+
+def common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the common options to a command; it receives them as `common`."""
+
+    @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything random.")
+    @click.option("--quiet", is_flag=True, help="No progress on stderr.")
+    @click.option("--force", is_flag=True, help="Replace what is already at --out; there is never a prompt.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+    @functools.wraps(function)
+    def wrapped(*args: Any, seed: int, quiet: bool, force: bool, as_json: bool, **kwargs: Any) -> None:
+        function(*args, common=Common(seed, quiet, force, as_json), **kwargs)
+
+    return wrapped
+
+
+def show(report: Report, common: Common) -> None:
+    """Print a report on stdout, as text or as one JSON object."""
+    click.echo(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())

@@ -1,0 +1,41 @@
+"""Where tests find real recordings, and the rule that nothing may skip where they are promised."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shared(variable: str, folder: str) -> Path:
+    return Path(os.environ.get(variable) or ROOT.parent / "shared" / folder)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real recordings."""
+    path = shared("EMBRIDGE_DATA", "data")
+    if not path.is_dir():
+        pytest.skip(f"needs the real recordings: set EMBRIDGE_DATA (there is no {path})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of the MLPerf Tiny int8 models."""
+    path = shared("EMBRIDGE_MODELS", "models")
+    if not path.is_dir():
+        pytest.skip(f"needs the MLPerf Tiny models: set EMBRIDGE_MODELS (there is no {path})")
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.skipped and os.environ.get("EMBRIDGE_NO_SKIP"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may skip: {report.longrepr}"
+    return report
