@@ -11,7 +11,7 @@ from typing import Any
 
 from embridge_edge.cli import VERBS
 
-__all__ = list(VERBS)  # noqa: PLE0605 (the table of verbs is the one place that names them)
+__all__ = list(VERBS)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +20,7 @@ from embridge_edge.errors import EdgeError
 
 @contextlib.contextmanager
 def written_by_rename(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of the file `path`; it takes the name `path` when the block ends well, else it vanishes.
+    """Yield a temporary sibling of the file `path`; it takes that name when the block ends well, else it vanishes.
 
     Raises:
         EdgeError: the folder cannot be written to, or the disk is full.
@@ -30,12 +32,10 @@ def written_by_rename(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) in (temporary, path, path.parent) or error.errno == 28:
-            raise EdgeError(f"Cannot write {path}: {error.strerror or error}; free space or choose another --out.") from None
-        raise
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except Exception as error:
+        raise _unwritable(error, path, temporary) or error from None
     finally:
         if temporary.name and temporary.exists():
             temporary.unlink()
@@ -43,25 +43,47 @@ def written_by_rename(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_by_rename(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling folder that replaces the folder `path` when the block ends well."""
+    """Yield a temporary sibling folder that replaces the folder `path` when the block ends well, else it vanishes.
+
+    Raises:
+        EdgeError: the parent folder cannot be written to, or the disk is full.
+    """
+    temporary = Path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise EdgeError(f"Cannot write {path}: {error.strerror or error}; choose another --out.") from None
-    try:
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
+        temporary.chmod(0o777 & ~_umask())
         if path.is_dir():
             shutil.rmtree(path)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno == 28:
-            raise EdgeError(f"Cannot write {path}: the disk is full; free space or choose another --out.") from None
-        raise
+        temporary.replace(path)
+    except Exception as error:
+        raise _unwritable(error, path, temporary) or error from None
     finally:
-        if temporary.exists():
+        if temporary.name:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+# What safetensors (a class of its own) and numpy (an OSError without a number) say where the disk is full.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|\d+ requested and \d+ written")
+_FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _unwritable(error: Exception, path: Path, temporary: Path) -> EdgeError | None:
+    """The one line for an error that comes from writing `path`; None for any other error, which keeps its own words."""
+    if isinstance(error, EdgeError):
+        return None
+    number = getattr(error, "errno", None)
+    if number in _FULL_NUMBERS or _FULL.search(str(error)):
+        reason = os.strerror(number) if number else "No space left on device"
+        return EdgeError(f"Cannot write {path}: {reason}; free space or choose another --out.")
+    if isinstance(error, OSError) and error.filename is not None:
+        place = Path(os.fsdecode(error.filename))
+        ours = place in (path, *path.parents) or (temporary.name and temporary in (place, *place.parents))
+        made_here = place.parent == path.parent and place.name.startswith(f".{path.name}.")
+        if ours or made_here:
+            return EdgeError(f"Cannot write {path}: {error.strerror or error}; choose another --out.")
+    return None
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from embridge_edge import __version__
-from embridge_edge.errors import INTERRUPTED, WRONG_INPUT, EdgeError
+from embridge_edge.errors import DONE, INTERRUPTED, WRONG_INPUT, EdgeError
 
 VERBS: Mapping[str, str] = {
     "inspect": "Show what recordings hold and whether their signals are usable.",
@@ -23,6 +23,23 @@ VERBS: Mapping[str, str] = {
     "deploy": "Do all of it for a target, with gates.",
     "targets": "List the known targets and their budgets.",
     "doctor": "Say what this machine has, what it lacks, and what mends it.",
+}
+
+# Which extra brings a module that a verb imports when it runs.
+EXTRAS: Mapping[str, str] = {
+    "ai_edge_litert": "tflite",
+    "ai_edge_quantizer": "tflite",
+    "flatbuffers": "tflite",
+    "jinja2": "report",
+    "litert_torch": "tflite",
+    "matplotlib": "report",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "safetensors": "train",
+    "sklearn": "train",
+    "tflite_micro": "tflite",
+    "torch": "train",
 }
 
 
@@ -42,7 +59,9 @@ class VerbGroup(click.Group):
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             raise EdgeError(f"Unknown verb {args[0]!r}; choose one of {', '.join(VERBS)}.")
         return super().resolve_command(ctx, args)
@@ -65,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; whatever is wrong becomes one line on stderr."""
     try:
-        result = cli.main(args=None if arguments is None else list(arguments), prog_name="embridge-edge", standalone_mode=False)
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="embridge-edge", standalone_mode=False
+        )
     except EdgeError as error:
         return _say(str(error), error.exit_status)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -74,18 +95,28 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         where = getattr(error, "ctx", None)
         path = where.command_path if where is not None else "embridge-edge"
-        return _say(f"{error.format_message().rstrip('.')}; see {path} --help.", WRONG_INPUT)
+        message = error.format_message().rstrip(".")
+        return _say(f"{message}{'' if message.endswith('?') else ';'} see {path} --help.", WRONG_INPUT)
     except (click.Abort, KeyboardInterrupt):
         return _say("Interrupted; run the same command again to go on where it stopped.", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except SystemExit:
+        # How click ends when whoever reads the output has gone, as `head` does: nothing is wrong.
+        return DONE
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        return _say(
+            f"This needs {module}, which is not installed; pip install 'embridge-edge[{EXTRAS[module]}]'.", WRONG_INPUT
+        )
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         place = f" {error.filename}" if error.filename else ""
-        return _say(f"Cannot use{place}: {error.strerror}; check the path, its permissions and the free space.", WRONG_INPUT)
-    return result if isinstance(result, int) else 0
+        return _say(
+            f"Cannot use{place}: {error.strerror}; check the path, its permissions and the free space.", WRONG_INPUT
+        )
+    return result if isinstance(result, int) else DONE
 
 
 def _say(message: str, status: int) -> int:

@@ -1,1 +1,4 @@
-""""""
+"""The networks: EMG tower, pose tower and Q-Former make the teacher; `student` is what a device runs.
+
+`head` is the small table that turns an embedding into a gesture, `checkpoint` the folder that a network is kept in.
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +70,18 @@ class Recording:
 
     def __post_init__(self) -> None:
         if self.emg.ndim != 2 or self.emg.dtype != np.float32:
-            raise EdgeError(f"{self.source}: EMG must be float32 [samples, channels], not {self.emg.dtype} {list(self.emg.shape)}.")
+            raise EdgeError(
+                f"{self.source}: EMG must be float32 [samples, channels], not {self.emg.dtype} {list(self.emg.shape)}."
+            )
         if self.emg.shape[0] == 0 or self.emg.shape[1] == 0:
             raise EdgeError(f"{self.source}: no EMG sample in it; remove the file or mend it.")
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
             raise EdgeError(f"{self.source}: sample rate {self.rate_hz} Hz; give a positive rate in its description.")
-        for name, shape in (("labels", (self.samples,)), ("repetitions", (self.samples,)), ("pose", (self.samples, len(POSE)))):
+        for name, shape in (
+            ("labels", (self.samples,)),
+            ("repetitions", (self.samples,)),
+            ("pose", (self.samples, len(POSE))),
+        ):
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise EdgeError(f"{self.source}: {name} has shape {list(array.shape)}, {list(shape)} expected.")
@@ -101,7 +108,7 @@ class Recording:
     def segments(self) -> Iterator[slice]:
         """The stretches between clock jumps, in order; together they are the whole recording."""
         edges = [0, *(int(sample) for sample in self.breaks if 0 < sample < self.samples), self.samples]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(edges):
             yield slice(start, stop)
 
     def with_pose(self, pose: npt.NDArray[np.float32]) -> Recording:

@@ -41,7 +41,9 @@ class Report(Protocol):
 def common_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the common options to a command; it receives them as `common`."""
 
-    @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything random.")
+    @click.option(
+        "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of everything random."
+    )
     @click.option("--quiet", is_flag=True, help="No progress on stderr.")
     @click.option("--force", is_flag=True, help="Replace what is already at --out; there is never a prompt.")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")

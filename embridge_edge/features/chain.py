@@ -1,0 +1,230 @@
+"""The signal chain: everything between the analogue-digital converter and the network, as one value.
+
+A recipe says what is wanted in milliseconds and hertz (`ChainPlan`); for a recording's rate that resolves to numbers of
+samples and filter coefficients (`SignalChain`), which is what travels inside every artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.errors import EdgeError
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """What a recipe asks of the chain, free of any sample rate.
+
+    Attributes:
+        window_ms, hop_ms: length of the analysis window and distance between decisions.
+        bandpass_hz: cut-offs of the causal Butterworth band-pass; None leaves the band as it is. The upper one is at most
+            0.45 × the rate.
+        order: order of the band-pass.
+        notch_hz: mains frequency to notch out with its harmonics; None for no notch.
+        notch_quality: Q of the notch at the mains frequency.
+        features: names of features; empty for raw samples.
+        frame_ms: a window of features is a sequence of frames of this length; None is one frame, the window.
+    """
+
+    window_ms: float = 400.0
+    hop_ms: float = 50.0
+    bandpass_hz: tuple[float, float] | None = (20.0, 450.0)
+    order: int = 4
+    notch_hz: float | None = None
+    notch_quality: float = 30.0
+    features: tuple[str, ...] = ()
+    frame_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hop_ms <= self.window_ms:
+            raise EdgeError(f"hop_ms {self.hop_ms:g} must lie above 0 and not above window_ms {self.window_ms:g}.")
+        if self.order not in (2, 4, 6, 8):
+            raise EdgeError(f"order {self.order} of the band-pass must be 2, 4, 6 or 8.")
+
+
+@dataclass(frozen=True)
+class SignalChain:
+    """A chain for one sample rate and channel count: what a device runs.
+
+    Attributes:
+        rate_hz: sample rate in hertz.
+        unit: unit of the samples that it takes.
+        channels: index in the recording of each of the chain's channels: the channel order.
+        sections: biquads (b0, b1, b2, a1, a2), float32 numbers.
+        window, hop: samples.
+        frame: samples in a feature frame; 0 for raw samples.
+        features: names of features; empty for raw samples.
+        offset, gain: normalisation of each column, (x − offset) × gain. Raw samples have offset 0 and one gain for all.
+        resolved: what the recipe's times and frequencies became, for people.
+    """
+
+    rate_hz: float
+    unit: str
+    channels: tuple[int, ...]
+    sections: tuple[tuple[float, float, float, float, float], ...]
+    window: int
+    hop: int
+    frame: int
+    features: tuple[str, ...]
+    offset: tuple[float, ...]
+    gain: tuple[float, ...]
+    resolved: Mapping[str, Any]
+
+    @property
+    def steps(self) -> int:
+        """Length of the network's input in time steps: samples, or feature frames."""
+        return self.window // self.frame if self.features else self.window
+
+    @property
+    def columns(self) -> int:
+        """Width of the network's input: channels, or channels × features."""
+        return len(self.channels) * max(1, len(self.features))
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Shape `[steps, columns]` of one input of the network."""
+        return self.steps, self.columns
+
+    def filtered(self, emg: Samples, breaks: npt.NDArray[np.int64] | None = None) -> Samples:
+        """Channels in order and filtered, float32 `[samples, channels]`; the filters start afresh at each break.
+
+        Args:
+            emg: float32 `[samples, recording channels]` in `unit`.
+            breaks: sample indices at which the clock jumps.
+
+        Raises:
+            EdgeError: the recording has fewer channels than the chain wants.
+        """
+        from embridge_edge.features import filters
+
+        if max(self.channels) >= emg.shape[1]:
+            raise EdgeError(f"The chain takes {len(self.channels)} channels, the recording has {emg.shape[1]}; use the same band.")
+        ordered = np.ascontiguousarray(emg[:, list(self.channels)], np.float32)
+        if not self.sections:
+            return ordered
+        out = np.empty_like(ordered)
+        edges = [0, *(int(b) for b in (breaks if breaks is not None else ()) if 0 < b < len(emg)), len(emg)]
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            state = filters.state_for(self.sections, ordered[start])
+            out[start:stop] = filters.run(self.sections, ordered[start:stop], state)
+        return out
+
+    def inputs(self, signal: Samples, starts: npt.NDArray[np.int64]) -> Samples:
+        """Inputs of the network for windows of a filtered signal.
+
+        Args:
+            signal: float32 `[samples, channels]` as `filtered` gives it.
+            starts: int64 `[n]`, first sample of each window.
+
+        Returns: float32 `[n, steps, columns]`.
+        """
+        return self.normalised(self.columns_of(signal, starts))
+
+    def columns_of(self, signal: Samples, starts: npt.NDArray[np.int64]) -> Samples:
+        """`inputs` before normalisation: raw samples or features, float32 `[n, steps, columns]`."""
+        windows = signal[starts[:, None] + np.arange(self.window)[None, :]]
+        if not self.features:
+            return windows
+        from embridge_edge.features.time_domain import extract
+
+        frames = windows[:, : self.steps * self.frame].reshape(len(starts) * self.steps, self.frame, len(self.channels))
+        return extract(frames, self.features).reshape(len(starts), self.steps, self.columns)
+
+    def normalised(self, columns: Samples) -> Samples:
+        """(x − offset) × gain, float32 of the same shape."""
+        return (columns - np.asarray(self.offset, np.float32)) * np.asarray(self.gain, np.float32)
+
+    def fitted(self, signal: Samples, starts: npt.NDArray[np.int64]) -> SignalChain:
+        """The chain with its normalisation taken from training windows.
+
+        Raw samples get one gain for all channels, a power of two, so that a device shifts; features are standardised column
+        by column.
+        """
+        if not self.features:
+            windows = signal[starts[:, None] + np.arange(self.window)[None, :]]
+            rms = float(np.sqrt(np.mean(np.square(windows, dtype=np.float64))))
+            gain = 2.0 ** -round(np.log2(rms)) if rms > 0 else 1.0
+            return replace(self, offset=(0.0,) * self.columns, gain=(gain,) * self.columns)
+        flat = self.columns_of(signal, starts).reshape(-1, self.columns).astype(np.float64)
+        spread = flat.std(axis=0)
+        gain_of = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 1.0)
+        as_single = lambda values: tuple(float(np.float32(value)) for value in values)  # noqa: E731
+        return replace(self, offset=as_single(flat.mean(axis=0)), gain=as_single(gain_of))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The chain as JSON can hold it; `from_dict` gives the same chain back, bit for bit."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> SignalChain:
+        """The chain that `to_dict` stored.
+
+        Raises:
+            EdgeError: a field is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(stored) != names:
+            wrong = sorted(set(stored) ^ names)[0]
+            raise EdgeError(f"The stored signal chain has no or an unknown field {wrong!r}; make the artifact again.")
+        as_tuple = {
+            key: tuple(tuple(item) if isinstance(item, list) else item for item in value) if isinstance(value, list) else value
+            for key, value in stored.items()
+        }
+        return cls(**as_tuple)
+
+
+def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> SignalChain:
+    """The chain that a plan becomes for recordings of this rate, channel count and unit.
+
+    Raises:
+        EdgeError: no band remains at this rate, the filter is unstable in float32, the window is too short, or a feature
+            does not exist.
+    """
+    from embridge_edge.features import filters
+    from embridge_edge.features.time_domain import check_names
+
+    sections: filters.Sections = ()
+    resolved: dict[str, Any] = {"rate_hz": rate_hz}
+    if plan.bandpass_hz is not None:
+        low, high = plan.bandpass_hz
+        sections += filters.band_pass(low, high, plan.order, rate_hz)
+        resolved["bandpass_hz"] = [low, min(high, filters.NYQUIST_SHARE * rate_hz)]
+    if plan.notch_hz is not None:
+        notches = filters.notch(plan.notch_hz, plan.notch_quality, rate_hz)
+        sections += notches
+        resolved["notch_hz"] = [plan.notch_hz * (index + 1) for index in range(len(notches))]
+    filters.check_stable(sections)
+    check_names(plan.features)
+    hop = max(1, round(plan.hop_ms * rate_hz / 1000.0))
+    window = max(hop, round(plan.window_ms * rate_hz / 1000.0))
+    frame = 0
+    if plan.features:
+        frame = window if plan.frame_ms is None else round(plan.frame_ms * rate_hz / 1000.0)
+        if not 3 <= frame <= window:
+            raise EdgeError(f"frame_ms {plan.frame_ms} is {frame} samples at {rate_hz:g} Hz; it needs 3 to {window} (the window).")
+    if window < 8:
+        raise EdgeError(f"window_ms {plan.window_ms:g} is {window} samples at {rate_hz:g} Hz; at least 8 are needed.")
+    resolved |= {"window_ms": 1000.0 * window / rate_hz, "hop_ms": 1000.0 * hop / rate_hz}
+    if frame:
+        resolved["frame_ms"] = 1000.0 * frame / rate_hz
+    width = channels * max(1, len(plan.features))
+    return SignalChain(
+        rate_hz=rate_hz,
+        unit=unit,
+        channels=tuple(range(channels)),
+        sections=sections,
+        window=window,
+        hop=hop,
+        frame=frame,
+        features=plan.features,
+        offset=(0.0,) * width,
+        gain=(1.0,) * width,
+        resolved=resolved,
+    )

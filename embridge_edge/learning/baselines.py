@@ -1,0 +1,79 @@
+"""What every model stands beside: LDA and ridge on the five time-domain features of Hudgins."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.features.time_domain import TIME_DOMAIN, extract
+from embridge_edge.learning.windows import WindowSet
+
+Index = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+_BATCH = 4096
+
+
+def time_domain_features(windows: WindowSet, which: Index) -> Floats:
+    """Log MAV, log RMS, log WL, ZC and SSC of whole windows, float32 `[n, channels × 5]`."""
+    chain = windows.chain
+    span = np.arange(chain.window)[None, :]
+    parts = [
+        extract(np.asarray(windows.signal[windows.starts[part][:, None] + span]), TIME_DOMAIN)
+        for part in np.array_split(which, max(1, len(which) // _BATCH))
+    ]
+    return np.concatenate(parts)
+
+
+def lda_rows(features: Floats, labels: Index, classes: int) -> tuple[Floats, Floats]:
+    """Linear discriminant with Ledoit-Wolf shrinkage and equal priors, as rows of a linear head.
+
+    Args:
+        features: float32 `[n, columns]`; labels: int64 `[n]`, 0 … classes − 1.
+
+    Returns: weights float32 `[classes, columns]` and bias float32 `[classes]`; a class without a window has weight 0 and
+        a bias that never wins.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    present = np.unique(labels)
+    weights = np.zeros((classes, features.shape[1]), np.float32)
+    bias = np.full(classes, -1e9, np.float32)
+    if len(present) == 1:
+        bias[present] = 0.0
+        return weights, bias
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=np.full(len(present), 1.0 / len(present)))
+    lda.fit(features.astype(np.float64), labels)
+    if len(present) == 2:
+        weights[present[1]], bias[present[1]] = lda.coef_[0], lda.intercept_[0]
+        bias[present[0]] = 0.0
+    else:
+        weights[present], bias[present] = lda.coef_, lda.intercept_
+    return weights, bias
+
+
+def ridge_rows(features: Floats, targets: Floats, strength: float = 1.0) -> tuple[Floats, Floats]:
+    """Ridge regression of each target column on standardised features; rows whose target is NaN are left out per column.
+
+    Args:
+        features: float32 `[n, columns]`; targets: float32 `[n, outputs]`.
+        strength: of the penalty, per sample on standardised features.
+
+    Returns: weights float32 `[outputs, columns]`, bias float32 `[outputs]`; 0 where a target is never known.
+    """
+    mean, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 1e-9, spread, 1.0)
+    scaled = (features - mean) / spread
+    weights = np.zeros((targets.shape[1], features.shape[1]))
+    bias = np.zeros(targets.shape[1])
+    for output in range(targets.shape[1]):
+        known = np.isfinite(targets[:, output])
+        if known.sum() < 2:
+            continue
+        x, y = scaled[known], targets[known, output].astype(np.float64)
+        centre, level = x.mean(axis=0), y.mean()
+        gram = (x - centre).T @ (x - centre) + strength * np.eye(x.shape[1])
+        solved = np.linalg.solve(gram, (x - centre).T @ (y - level)) / spread
+        weights[output] = solved
+        bias[output] = level - solved @ (mean + centre * spread)
+    return weights.astype(np.float32), bias.astype(np.float32)

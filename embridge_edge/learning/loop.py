@@ -1,0 +1,146 @@
+"""One training loop: seeded step by step, so that an interrupted run that goes on equals one that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from embridge_edge.artifacts import sha256_of, written_by_rename
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
+
+SAVE_EVERY_S = 30.0
+WARM_UP_SHARE = 0.1
+LARGEST_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: AdamW under a linear warm-up and a cosine decay to zero."""
+
+    steps: int
+    learning_rate: float
+    weight_decay: float
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        warm_up = max(1, round(WARM_UP_SHARE * self.steps))
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        done = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.learning_rate * 0.5 * (1.0 + float(torch.cos(torch.tensor(done * torch.pi))))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a training keeps its state, and what it must be the state of: another key starts afresh."""
+
+    file: Path
+    key: str
+
+
+def fit(
+    network: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    schedule: Schedule,
+    *,
+    seed: int,
+    label: str,
+    saved: Saved | None = None,
+    progress: Progress = SILENT,
+) -> list[float]:
+    """Train the parameters of `network` that require a gradient; `loss_of(step)` draws its own batch from the step.
+
+    Dropout and everything else random in torch is seeded from (seed, step), so the result depends on neither
+    interruptions nor on what ran before. With `saved`, the state is kept on disk and taken up again.
+
+    Returns: the loss of each step since the (re)start.
+
+    Raises:
+        EdgeError: the loss is no longer finite.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    first = 0 if saved is None else _restore(network, optimizer, parameters, saved)
+    losses: list[float] = []
+    network.train()
+    last_save = time.monotonic()
+    with progress.bar(label, schedule.steps, "step") as advance:
+        advance(first)
+        step = first
+        try:
+            for step in range(first, schedule.steps):
+                torch.manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.rate_at(step)
+                loss = loss_of(step)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
+                optimizer.step()
+                losses.append(float(loss.detach()))
+                if not torch.isfinite(loss.detach()):
+                    raise EdgeError(f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals.")
+                advance(1)
+                if saved is not None and time.monotonic() - last_save > SAVE_EVERY_S:
+                    _save(network, optimizer, parameters, step + 1, saved)
+                    last_save = time.monotonic()
+        except KeyboardInterrupt:
+            if saved is not None and len(losses) == step - first + 1:  # the step is whole
+                _save(network, optimizer, parameters, step + 1, saved)
+            raise
+    network.eval()
+    return losses
+
+
+def key_of(*parts: object) -> str:
+    """Identifies what a state belongs to."""
+    return sha256_of([json.loads(json.dumps(part, default=str)) for part in parts])
+
+
+def _save(network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], step: int, saved: Saved) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"network.{name}": tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
+    for index, parameter in enumerate(parameters):
+        for name in ("exp_avg", "exp_avg_sq"):
+            tensors[f"optimizer.{index}.{name}"] = optimizer.state[parameter][name].contiguous().clone()
+    with written_by_rename(saved.file) as temporary:
+        save_file(tensors, temporary, metadata={"key": saved.key, "step": str(step)})
+
+
+def _restore(network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], saved: Saved) -> int:
+    """Take up a saved state; returns the step to go on with, 0 where there is none of this key."""
+    if not saved.file.is_file():
+        return 0
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(saved.file, framework="pt") as stored:
+            about = stored.metadata() or {}
+            if about.get("key") != saved.key:
+                return 0
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+            step = int(about["step"])
+    except (SafetensorError, KeyError, ValueError, OSError):
+        return 0  # a damaged state is worth no more than none
+    network.load_state_dict({name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")})
+    for index, parameter in enumerate(parameters):
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"optimizer.{index}.exp_avg"],
+            "exp_avg_sq": tensors[f"optimizer.{index}.exp_avg_sq"],
+        }
+    return step

@@ -1,0 +1,78 @@
+"""The head: a small table beside the int8 embedding that turns it into a gesture or a pose.
+
+It stands outside the graph so that a gesture can be added on a running device: one more row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.errors import EdgeError
+
+KINDS = ("linear", "means", "poses", "regression")
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Rows of int8 weights over an embedding, one per gesture (or per joint, for `regression`).
+
+    score[k] = scale[k] × Σ_d rows[k, d] × embedding[d] + bias[k]; the gesture with the highest score wins.
+
+    Attributes:
+        kind: "linear" (linear-probe rows), "means" (class means), "poses" (pose-tower outputs), "regression" (joint angles, radians).
+        names: gestures, or joints.
+        rows: int8 `[names, embedding]`; scale, bias: float32 `[names]`.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    rows: npt.NDArray[np.int8]
+    scale: Rows
+    bias: Rows
+
+    def scores(self, embedding: Rows) -> Rows:
+        """Score of each row, float32 `[n, names]`, for float32 embeddings `[n, embedding]`."""
+        return embedding @ (self.rows.astype(np.float32) * self.scale[:, None]).T + self.bias
+
+    def decide(self, embedding: Rows) -> npt.NDArray[np.int64]:
+        """Index into `names` of the winner, int64 `[n]`."""
+        return np.argmax(self.scores(embedding), axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "names": list(self.names),
+            "rows": self.rows.tolist(),
+            "scale": [float(value) for value in self.scale],
+            "bias": [float(value) for value in self.bias],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Head:
+        try:
+            return cls(
+                kind=str(stored["kind"]),
+                names=tuple(stored["names"]),
+                rows=np.array(stored["rows"], np.int8),
+                scale=np.array(stored["scale"], np.float32),
+                bias=np.array(stored["bias"], np.float32),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise EdgeError(f"The stored head is damaged ({error}); make the artifact again.") from None
+
+
+def make_head(kind: str, names: Sequence[str], weights: Rows, bias: Rows) -> Head:
+    """A head from float rows `[names, embedding]` and biases `[names]`: each row is rounded to int8 by its own scale."""
+    if kind not in KINDS:
+        raise EdgeError(f"Unknown head {kind!r}; choose from {', '.join(KINDS)}.")
+    largest = np.abs(weights).max(axis=1)
+    scale = np.where(largest > 0, largest / 127.0, 1.0).astype(np.float32)
+    rows = np.clip(np.rint(weights / scale[:, None]), -127, 127).astype(np.int8)
+    return Head(kind, tuple(names), rows, scale, bias.astype(np.float32))

@@ -1,0 +1,106 @@
+"""The two Transformer encoders over temporal patches, each with the light decoder of its masked pre-training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from embridge_edge.gestures import POSE
+
+ANGLES = len(POSE)
+
+
+def encoder(width: int, blocks: int, heads: int, dropout: float) -> nn.Module:
+    """A pre-norm Transformer encoder, `[batch, tokens, width]` to the same."""
+    layer = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+
+
+class EmgTower(nn.Module):
+    """EMG to tokens: patches of `patch` time steps, embedded linearly, then a Transformer encoder.
+
+    Masked pre-training (embridge: half of the patches hidden, mean squared error on those) goes through `reconstruct`.
+    """
+
+    def __init__(self, steps: int, columns: int, patch: int, width: int, blocks: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.patch = patch
+        self.tokens = steps // patch
+        self.embed = nn.Linear(patch * columns, width)
+        self.position = nn.Parameter(0.02 * torch.randn(self.tokens, width))
+        self.hidden = nn.Parameter(0.02 * torch.randn(width))
+        self.encoder = encoder(width, blocks, heads, dropout)
+        self.decoder = nn.Linear(width, patch * columns)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """`[batch, steps, columns]` to `[batch, tokens, patch × columns]`; steps beyond the last whole patch are left out."""
+        batch, _, columns = x.shape
+        return x[:, : self.tokens * self.patch].reshape(batch, self.tokens, self.patch * columns)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, steps, columns]` to tokens `[batch, tokens, width]`."""
+        return self.encoder(self.embed(self.patches(x)) + self.position)  # type: ignore[no-any-return]
+
+    def reconstruct(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Mean squared error on the hidden patches; `hidden` is bool `[batch, tokens]`."""
+        patches = self.patches(x)
+        embedded = torch.where(hidden[..., None], self.hidden, self.embed(patches)) + self.position
+        error = (self.decoder(self.encoder(embedded)) - patches).square().mean(dim=-1)
+        return (error * hidden).sum() / hidden.sum().clamp(min=1)
+
+
+class PoseTower(nn.Module):
+    """Pose track to one vector: a token per pose frame, a Transformer encoder, the mean over its tokens.
+
+    An angle that nobody measured is NaN: it enters as 0 with a flag, and is left out of the loss. The embedding is
+    centred and rotated onto the leading directions of the training poses (`fit_projection`), so that cosines tell poses
+    apart instead of sharing the mean hand.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, frames: int, width: int, blocks: int, heads: int, embedding: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.embedding = embedding
+        self.embed = nn.Linear(2 * ANGLES, width)
+        self.position = nn.Parameter(0.02 * torch.randn(frames, width))
+        self.hidden = nn.Parameter(0.02 * torch.randn(width))
+        self.encoder = encoder(width, blocks, heads, 0.0)
+        self.decoder = nn.Linear(width, ANGLES)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("directions", torch.eye(width, embedding))
+
+    def tokens(self, pose: Tensor) -> Tensor:
+        """`[batch, frames, 23]` in radians to `[batch, frames, width]`."""
+        return self.encoder(self._embedded(pose) + self.position)  # type: ignore[no-any-return]
+
+    def forward(self, pose: Tensor) -> Tensor:
+        """`[batch, frames, 23]` in radians, NaN where unknown, to unit vectors `[batch, embedding]`."""
+        centred = (self.tokens(pose).mean(dim=1) - self.mean) @ self.directions
+        return nn.functional.normalize(centred, dim=-1)
+
+    def fit_projection(self, poses: Tensor) -> None:
+        """Set mean and directions (principal components, largest first) from training poses `[n, frames, 23]`."""
+        with torch.no_grad():
+            pooled = torch.cat([self.tokens(part).mean(dim=1) for part in poses.split(4096)])
+            self.mean.copy_(pooled.mean(dim=0))
+            _, _, directions = torch.linalg.svd((pooled - self.mean).double(), full_matrices=True)
+            kept = directions[: self.embedding].T.float()
+            signs = torch.sign(kept[kept.abs().argmax(dim=0), torch.arange(kept.shape[1])])
+            self.directions.zero_()
+            self.directions[:, : kept.shape[1]] = kept * signs  # a component's sign is arbitrary; fix it
+
+    def reconstruct(self, pose: Tensor, hidden: Tensor) -> Tensor:
+        """Mean squared error on the known angles of the hidden frames; `hidden` is bool `[batch, frames]`."""
+        embedded = torch.where(hidden[..., None], self.hidden, self._embedded(pose)) + self.position
+        known = torch.isfinite(pose) & hidden[..., None]
+        error = (self.decoder(self.encoder(embedded)) - torch.nan_to_num(pose)).square()
+        return (error * known).sum() / known.sum().clamp(min=1)
+
+    def _embedded(self, pose: Tensor) -> Tensor:
+        known = torch.isfinite(pose)
+        return self.embed(torch.cat([torch.nan_to_num(pose), known.to(pose.dtype)], dim=-1))  # type: ignore[no-any-return]

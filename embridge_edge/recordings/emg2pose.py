@@ -1,0 +1,300 @@
+"""emg2pose HDF5 files: reading them, and writing recordings of any origin as such.
+
+The layout (github.com/facebookresearch/emg2pose): a group `emg2pose` with attributes `session user stage side start end
+sample_rate num_channels filename`, and in it the compound dataset `timeseries` of `time` f8 (s), `joint_angles` f8[20]
+(rad) and `emg` f4[channels]. Frames whose 20 angles are all zero are tracking failures.
+The unit of the published EMG is not stated: the authors' own converter to BIDS takes it for microvolts with
+the words "appears to be", hence the unit "emg2pose" and no scale to volts.
+
+What a Recording has beyond that stands in the group under names that begin with `embridge_`, which other readers pass
+over.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.artifacts import written_by_rename
+from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import FINGER_JOINTS, POSE, WRIST_ANGLES
+from embridge_edge.recordings.recording import Problem, Recording
+
+CHUNK_ROWS = 1 << 14
+UNIT = "emg2pose"
+EXTRA = "embridge_"
+
+ZERO_RAD = 1e-8
+"""Angles below this count as zero, as in the authors' tools."""
+
+STRAIGHT_RAD = 1e-6
+"""What is written for a hand that really is at 0 in all its joints, lest it pass for a tracking failure."""
+
+METADATA_COLUMNS = (
+    "filename",
+    "session",
+    "user",
+    "stage",
+    "start",
+    "end",
+    "side",
+    "moving_hand",
+    "held_out_user",
+    "held_out_stage",
+    "split",
+    "generalization",
+)
+
+
+def read_emg2pose(path: Path, source: str | None = None) -> Recording:
+    """Read one emg2pose file, in chunks: besides the recording there is never more than a chunk in memory.
+
+    Raises:
+        EdgeError: no HDF5 file, truncated, or not laid out as emg2pose.
+    """
+    import h5py
+
+    source = source or path.name
+    try:
+        with h5py.File(path, "r") as file:
+            return _read(file, source)
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split()).removeprefix("Unable to synchronously open file ").strip("()'\"")
+        raise EdgeError(f"{source} is truncated or damaged HDF5 ({what}); fetch it again.") from None
+
+
+def _read(file: Any, source: str) -> Recording:
+    group = file.get("emg2pose")
+    series = None if group is None else group.get("timeseries")
+    if series is None:
+        held = ", ".join(list(file)[:5]) or "nothing"
+        raise EdgeError(f"{source} is HDF5 without emg2pose/timeseries (it holds {held}); give an emg2pose file.")
+    fields = series.dtype.fields or {}
+    missing = [name for name in ("time", "emg") if name not in fields]
+    if missing:
+        raise EdgeError(f"{source}: timeseries has no {missing[0]!r} (it has {', '.join(fields) or 'no fields'}).")
+    rows = int(series.shape[0])
+    if not rows:
+        raise EdgeError(f"{source} holds no samples; remove the file or fetch it again.")
+    rate_hz = float(group.attrs.get("sample_rate", 2000.0))
+    channels = int(np.prod(fields["emg"][0].shape)) if fields["emg"][0].shape else 1
+    emg = np.empty((rows, channels), np.float32)
+    time = np.empty(rows, np.float64)
+    angles = int(np.prod(fields["joint_angles"][0].shape)) if "joint_angles" in fields else 0
+    if angles not in (0, len(FINGER_JOINTS)):
+        raise EdgeError(f"{source}: {angles} joint angles, {len(FINGER_JOINTS)} expected.")
+    tracked = bool(angles) and not bool(group.attrs.get(EXTRA + "untracked", False))
+    pose = np.full((rows, len(POSE)), np.nan, np.float32) if tracked else None
+    wrist = group.get(EXTRA + "wrist")
+    for start in range(0, rows, CHUNK_ROWS):
+        part = slice(start, min(rows, start + CHUNK_ROWS))
+        chunk = series[part]
+        emg[part] = chunk["emg"].reshape(-1, channels)
+        time[part] = chunk["time"]
+        if pose is not None:
+            frames = chunk["joint_angles"]
+            failed = (np.abs(frames) <= ZERO_RAD).all(axis=1)
+            pose[part, : len(FINGER_JOINTS)] = frames
+            pose[part, : len(FINGER_JOINTS)][failed] = np.nan
+            if wrist is not None:
+                pose[part, len(FINGER_JOINTS) :] = wrist[part]
+    problems: list[Problem] = []
+    if pose is not None and not np.isfinite(pose).any():
+        pose = None
+    stored = group.get(EXTRA + "breaks")
+    breaks = stored[:].astype(np.int64) if stored is not None else np.flatnonzero(_jumps(time, rate_hz)) + 1
+    if stored is None and len(breaks):
+        problems.append(
+            Problem(
+                source, None, f"the clock jumps at {len(breaks)} places, first at sample {breaks[0]}; breaks are set"
+            )
+        )
+    emg, pose, breaks = _without_nan(emg, pose, breaks, source, problems, stored is None)
+    attributes = group.attrs
+    labels = group.get(EXTRA + "labels")
+    repetitions = group.get(EXTRA + "repetitions")
+    gestures = tuple(_text(name) for name in attributes.get(EXTRA + "gestures", ()))
+    day = attributes.get(EXTRA + "day")
+    full_scale = attributes.get(EXTRA + "full_scale")
+    return Recording(
+        emg=emg,
+        rate_hz=rate_hz,
+        unit=_text(attributes.get(EXTRA + "unit", UNIT)),
+        source=source,
+        wearer=_text(attributes.get("user", "unknown")),
+        session=_text(attributes.get(EXTRA + "session", attributes.get("session", "1"))),
+        day=None if day is None else int(day),
+        side=_side(_text(attributes.get("side", "unknown"))),
+        labels=None if labels is None else labels[:].astype(np.int16),
+        gestures=gestures,
+        repetitions=None if repetitions is None else repetitions[:].astype(np.int16),
+        pose=pose,
+        breaks=breaks,
+        full_scale=None if full_scale is None else float(full_scale),
+        problems=tuple(problems),
+    )
+
+
+def _jumps(time: npt.NDArray[np.float64], rate_hz: float) -> npt.NDArray[np.bool_]:
+    step = np.diff(time)
+    return np.asarray((step > 10.0 / rate_hz) | (step < 0))
+
+
+def _without_nan(
+    emg: npt.NDArray[np.float32],
+    pose: npt.NDArray[np.float32] | None,
+    breaks: npt.NDArray[np.int64],
+    source: str,
+    problems: list[Problem],
+    foreign: bool,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.int64]]:
+    """Samples with a NaN are dropped and leave a break; labels of our own files never meet this."""
+    bad = ~np.isfinite(emg.sum(axis=1))
+    if not foreign or not bad.any():
+        return emg, pose, breaks
+    if bad.all():
+        raise EdgeError(f"{source}: every sample has a NaN in its EMG; remove the file or fetch it again.")
+    kept = np.cumsum(~bad)
+    at = np.flatnonzero(bad)
+    problems.append(Problem(source, None, f"{len(at)} samples with NaN dropped, the first is {at[0]}; breaks are set"))
+    where = np.union1d(kept[at], np.concatenate([[0], kept])[breaks])
+    emg, pose = emg[~bad], None if pose is None else pose[~bad]
+    return emg, pose, where[(where > 0) & (where < len(emg))].astype(np.int64)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _side(text: str) -> str:
+    return text.lower() if text.lower() in ("left", "right") else "unknown"
+
+
+def write_emg2pose(recordings: Iterable[Recording], folder: Path) -> list[Path]:
+    """Write recordings as emg2pose files with their `metadata.csv`; the files appear by rename, the table last.
+
+    EMG stays in the recording's unit, which stands in `embridge_unit`. A frame without any known finger angle is written
+    as zeros, the layout's own sign for it; single unknown angles stay NaN.
+
+    Returns: the files, in the order of the recordings.
+    """
+    written: list[Path] = []
+    rows: list[dict[str, object]] = []
+    taken: set[str] = set()
+    for recording in recordings:
+        name = _file_name(recording, taken)
+        path = folder / f"{name}.hdf5"
+        with written_by_rename(path) as temporary:
+            _write(recording, temporary, name)
+        written.append(path)
+        rows.append(
+            {
+                "filename": name,
+                "session": recording.session,
+                "user": recording.wearer,
+                "stage": _stage(recording),
+                "start": 0.0,
+                "end": recording.duration_s,
+                "side": recording.side,
+                "moving_hand": recording.side,
+                "held_out_user": False,
+                "held_out_stage": False,
+                "split": "train",
+                "generalization": "",
+            }
+        )
+    with (
+        written_by_rename(folder / "metadata.csv") as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        table = csv.DictWriter(stream, METADATA_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    return written
+
+
+def _file_name(recording: Recording, taken: set[str]) -> str:
+    base = "".join(
+        character if character.isalnum() or character in "-_." else "-"
+        for character in f"{recording.wearer}_{recording.session}"
+    ).lstrip(".")
+    number = 1
+    while f"{base}_{number:03d}" in taken:
+        number += 1
+    name = f"{base}_{number:03d}"
+    taken.add(name)
+    return name
+
+
+def _stage(recording: Recording) -> str:
+    if recording.labels is None:
+        return "unknown"
+    held = [recording.gestures[label] for label in np.unique(recording.labels) if label >= 0]
+    return "+".join(held) if held else "unknown"
+
+
+def _write(recording: Recording, path: Path, name: str) -> None:
+    import h5py
+
+    kind = np.dtype(
+        [("time", "<f8"), ("joint_angles", "<f8", (len(FINGER_JOINTS),)), ("emg", "<f4", (recording.channels,))]
+    )
+    fingers = len(FINGER_JOINTS)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("emg2pose")
+        group.attrs.update(
+            {
+                "session": recording.session,
+                "user": recording.wearer,
+                "stage": _stage(recording),
+                "side": recording.side,
+                "start": 0.0,
+                "end": recording.duration_s,
+                "sample_rate": recording.rate_hz,
+                "num_channels": recording.channels,
+                "filename": name,
+                EXTRA + "unit": recording.unit,
+                EXTRA + "source": recording.source,
+                EXTRA + "untracked": recording.pose is None,
+            }
+        )
+        if recording.gestures:
+            group.attrs.create(EXTRA + "gestures", list(recording.gestures), dtype=h5py.string_dtype())
+        if recording.day is not None:
+            group.attrs[EXTRA + "day"] = recording.day
+        if recording.full_scale is not None:
+            group.attrs[EXTRA + "full_scale"] = recording.full_scale
+            series = group.create_dataset(
+                "timeseries",
+                (recording.samples,),
+                kind,
+                chunks=(min(CHUNK_ROWS, recording.samples),),
+                compression="gzip",
+                compression_opts=1,
+            )
+        for start in range(0, recording.samples, CHUNK_ROWS):
+            part = slice(start, min(recording.samples, start + CHUNK_ROWS))
+            chunk = np.zeros(part.stop - part.start, kind)
+            chunk["time"] = np.arange(part.start, part.stop) / recording.rate_hz
+            chunk["emg"] = recording.emg[part]
+            if recording.pose is not None:
+                frames = recording.pose[part, :fingers].astype(np.float64)
+                frames[(np.abs(frames) <= ZERO_RAD).all(axis=1), 0] = STRAIGHT_RAD
+                frames[~np.isfinite(frames).any(axis=1)] = 0.0
+                chunk["joint_angles"] = frames
+            series[part] = chunk
+        for key, array in (
+            ("labels", recording.labels),
+            ("repetitions", recording.repetitions),
+            ("breaks", recording.breaks),
+        ):
+            if array is not None:
+                group.create_dataset(EXTRA + key, data=array)
+        if recording.pose is not None and np.isfinite(recording.pose[:, fingers:]).any():
+            assert recording.pose.shape[1] == fingers + len(WRIST_ANGLES)  # noqa: S101 (checked by Recording)
+            group.create_dataset(EXTRA + "wrist", data=recording.pose[:, fingers:])
