@@ -1,4 +1,4 @@
-"""How far the simulated armband agrees with real ones: python benchmarks/synth_realism.py [--data DIR] [--picture FILE].
+"""How far the simulated armband agrees with real ones: python benchmarks/synth_realism.py [--data DIR] [--picture F].
 
 Simulated 8 × 200 Hz stands beside `myo_readings` (32 people), simulated 8 × 2 kHz brought to 250 Hz beside
 `openbci_hands/s_1` (one person). Prints the table of docs/simulator.md and draws docs/pictures/synth_vs_real.svg.
@@ -92,9 +92,7 @@ def simulated(wearers: int, sessions: int, channels: int, rate_hz: float, second
     for number in range(1, wearers + 1):
         wearer = make_wearer(number, seed)
         for session in range(1, sessions + 1):
-            made = simulate_session(
-                wearer, session, choose_armband(channels, rate_hz), GESTURES, poses, seconds, 0.0
-            )
+            made = simulate_session(wearer, session, choose_armband(channels, rate_hz), GESTURES, poses, seconds, 0.0)
             assert made.labels is not None and made.repetitions is not None
             yield Take(
                 wearer.name,
@@ -158,7 +156,7 @@ def neighbours(takes: list[Take]) -> Array:
         matrix = np.abs(np.corrcoef(take.emg[take.labels > 0].T))
         channels = len(matrix)
         found.append([np.diag(np.roll(matrix, -step, axis=1)).mean() for step in range(1, channels // 2 + 1)])
-    return np.mean(found, axis=0)
+    return np.asarray(np.mean(found, axis=0))
 
 
 def summary(takes: list[Take], sets: list[Windows]) -> dict[str, float]:
@@ -239,9 +237,115 @@ def per_gesture_pattern(sets: list[Windows]) -> Array:
     return np.array(rows)
 
 
+def openbci(folder: Path) -> list[Take]:
+    """The four recordings of openbci_hands/s_1 in microvolts; nothing is labelled, so all counts as active."""
+    takes = []
+    for path in sorted((folder / "exg").glob("*.csv")):
+        emg = np.genfromtxt(path, delimiter=",", skip_header=1)[:, 1:]
+        emg = emg[np.isfinite(emg).all(axis=1)]
+        ones = np.ones(len(emg), np.int64)
+        takes.append(Take("s_1", path.stem, _band(emg, 250.0), ones, ones, 250.0))
+    return takes
+
+
+def as_openbci(seed: int) -> list[Take]:
+    """Four simulated wearers, 8 channels, brought from 2 kHz to 250 Hz, in microvolts."""
+    from scipy import signal
+
+    takes = []
+    for take in simulated(4, 1, 8, 2000.0, 60.0, seed):
+        emg = _band(signal.resample_poly(take.emg * 1e6, 1, 8, axis=0), 250.0)
+        ones = np.ones(len(emg), np.int64)
+        takes.append(Take(take.wearer, take.session, emg, ones, ones, 250.0))
+    return takes
+
+
+def _band(emg: Array, rate_hz: float) -> Array:
+    """20 Hz to 100 Hz, without the mains of either continent."""
+    from scipy import signal
+
+    stages = [signal.butter(4, (20.0, 100.0), "bandpass", fs=rate_hz, output="sos")]
+    stages += [signal.tf2sos(*signal.iirnotch(hum, 15.0, fs=rate_hz)) for hum in (50.0, 60.0)]
+    return np.asarray(signal.sosfiltfilt(np.vstack(stages), emg, axis=0))
+
+
+def print_openbci(real: list[Take], made: list[Take]) -> None:
+    print(f"{'8 channels at 250 Hz, 20 to 100 Hz':38} {'real':>9} {'simulated':>9}")
+    columns = []
+    for takes in (real, made):
+        sets = [windows_of(take) for take in takes]
+        columns.append(
+            {
+                "RMS, median window and channel, µV": np.median([np.median(one.rms) for one in sets]),
+                "RMS, 95th percentile, µV": np.median([np.percentile(one.rms, 95) for one in sets]),
+                "kurtosis": np.median([np.median(one.kurtosis) for one in sets]),
+                "zero crossings per s": np.median([one.crossings_hz.mean() for one in sets]),
+            }
+        )
+    for name in columns[0]:
+        print(f"{name:38} {columns[0][name]:9.2f} {columns[1][name]:9.2f}")
+    for step, (left, right) in enumerate(zip(neighbours(real), neighbours(made), strict=True), 1):
+        print(f"{f'|r| {step} apart':38} {left:9.2f} {right:9.2f}")
+
+
+def draw(
+    path: Path,
+    pairs: tuple[list[Take], list[Take]],
+    sets: tuple[list[Windows], list[Windows]],
+    scores: Array,
+    others: tuple[list[Take], list[Take]],
+) -> None:
+    """Six panels, real in blue and simulated in orange."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "synth", "axes.grid": True})
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(12.5, 7.2), layout="constrained")
+    looks = (("real", "#1f5fa8", "-"), ("simulated", "#d9660a", "--"))
+    (a, b, c), (d, e, f) = axes
+    for (name, colour, dash), takes, windows, extra in zip(looks, pairs, sets, others, strict=True):
+        hertz, power = spectrum(takes)
+        a.plot(hertz[1:], 100 * power[1:], dash, color=colour, label=name)
+        bins = np.geomspace(0.5, 100, 45)
+        for active, alpha in ((True, 1.0), (False, 0.45)):
+            rms = np.concatenate([one.rms[(one.labels > 0) == active].ravel() for one in windows])
+            label = f"{name}, {'gesture' if active else 'rest'}"
+            b.hist(rms, bins, density=True, histtype="step", ls=dash, color=colour, alpha=alpha, lw=1.6, label=label)
+        kurtosis = np.concatenate([one.kurtosis[one.labels > 0].ravel() for one in windows])
+        c.hist(kurtosis, np.linspace(1.5, 9, 50), density=True, histtype="step", ls=dash, color=colour, lw=1.6)
+        d.plot(np.arange(1, 5), neighbours(takes), "o", ls=dash, color=colour)
+        hertz, power = spectrum(extra)
+        keep = (hertz > 15) & (hertz < 110)
+        f.plot(hertz[keep], 100 * power[keep], dash, color=colour)
+    places = np.arange(scores.shape[1])
+    for number, (name, colour, _) in enumerate(looks):
+        bars = e.bar(places + 0.4 * number - 0.2, scores[number], 0.38, color=colour, label=name)
+        e.bar_label(bars, fmt="%.2f", fontsize=9)
+    e.axhline(1 / len(GESTURES), color="0.4", lw=1, ls=":")
+    e.set(
+        xticks=places, xticklabels=["same session,\nother repetition", "same wearer,\nother session", "other\nwearer"]
+    )
+    e.set(ylim=(0, 1.05), title="LDA on log RMS, 8 gestures", ylabel="balanced accuracy (dotted: chance)")
+    a.set(title="Spectrum of gestures, Myo at 200 Hz", xlabel="Hz", ylabel="% of power per Hz")
+    b.set(title="RMS of 0.4 s windows, Myo", xlabel="counts", ylabel="density", xscale="log", yscale="log")
+    b.set(ylim=(1e-4, 2))
+    c.set(title="Kurtosis of 0.4 s windows, gestures, Myo", xlabel="kurtosis (3: Gaussian)", ylabel="density")
+    d.set(title="Correlation of channels, gestures, Myo", xlabel="channels apart", ylabel="mean |r|", ylim=(0, None))
+    d.set(xticks=range(1, 5))
+    f.set(title="Spectrum, 8 channels at 250 Hz, OpenBCI", xlabel="Hz", ylabel="% of power per Hz", ylim=(0, None))
+    a.legend()
+    b.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("EMBRIDGE_DATA") or ROOT.parent / "shared/data"))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("EMBRIDGE_DATA") or ROOT.parent / "shared/data")
+    )
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--wearers", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -256,13 +360,18 @@ def main() -> None:
     print(f"{'8 channels at 200 Hz':38} {'real':>9} {'simulated':>9}")
     for name in left:
         print(f"{name:38} {left[name]:9.3f} {right[name]:9.3f}")
-    (hertz, real_power), (_, made_power) = spectrum(real), spectrum(made)
+    (_, real_power), (_, made_power) = spectrum(real), spectrum(made)
     print("share of power, % per 10 Hz:")
     for name, power in (("real", real_power), ("simulated", made_power)):
         print(f"  {name:10}", " ".join(f"{100 * power[k : k + 10].sum():5.1f}" for k in range(0, 100, 10)))
     print("share of RMS by rank of channel, mean of gestures:")
     for name, sets in (("real", real_windows), ("simulated", made_windows)):
         print(f"  {name:10}", " ".join(f"{share:5.2f}" for share in per_gesture_pattern(sets).mean(axis=0)))
+    others = openbci(options.data / "openbci_hands" / "s_1"), as_openbci(options.seed)
+    print_openbci(*others)
+    if options.picture:
+        scores = np.array([[side[name] for name in side if name.startswith("LDA")] for side in (left, right)])
+        draw(options.picture, (real, made), (real_windows, made_windows), scores, others)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def select_windows(windows: WindowSet, which: Index, count: int, seed: int) -> I
         raise EdgeError("No training window to calibrate with; check --data and the split.")
     pool = np.unique(EvenSampler(windows, which, seed + 5).draw(0, 8 * count))
     strongest_count = min(len(pool), round(STRONGEST_SHARE * count))
-    peaks = np.concatenate([np.abs(windows.inputs(part)).max(axis=(1, 2)) for part in np.array_split(pool, max(1, len(pool) // _BATCH))])
+    peaks = np.concatenate(
+        [np.abs(windows.inputs(part)).max(axis=(1, 2)) for part in np.array_split(pool, max(1, len(pool) // _BATCH))]
+    )
     strongest = pool[np.argsort(peaks, kind="stable")[len(pool) - strongest_count :]]
     rest = np.setdiff1d(pool, strongest)
     even = np.random.default_rng([seed, 6]).permutation(rest)[: count - strongest_count]
@@ -113,4 +115,6 @@ def coverage(windows: WindowSet, chosen: Index, test: Index) -> Coverage:
 
 def _ranges(windows: WindowSet, which: Index) -> tuple[Floats, Floats]:
     parts = [windows.inputs(part) for part in np.array_split(which, max(1, len(which) // _BATCH))]
-    return np.min([part.min(axis=(0, 1)) for part in parts], axis=0), np.max([part.max(axis=(0, 1)) for part in parts], axis=0)
+    return np.min([part.min(axis=(0, 1)) for part in parts], axis=0), np.max(
+        [part.max(axis=(0, 1)) for part in parts], axis=0
+    )

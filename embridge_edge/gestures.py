@@ -68,7 +68,11 @@ class GestureLibrary:
         """Canonical poses of `names`, float32 `[names, 23]`; a row of NaN where the library knows none."""
         missing = np.full(len(POSE), np.nan, np.float32)
         found = [self.pose(name) for name in names]
-        return np.stack([missing if pose is None else pose for pose in found]) if found else np.zeros((0, len(POSE)), np.float32)
+        return (
+            np.stack([missing if pose is None else pose for pose in found])
+            if found
+            else np.zeros((0, len(POSE)), np.float32)
+        )
 
 
 def read_library(path: Path | None = None) -> GestureLibrary:
@@ -81,7 +85,11 @@ def read_library(path: Path | None = None) -> GestureLibrary:
         EdgeError: no TOML, or a joint, finger or key that does not exist.
     """
     try:
-        text = files("embridge_edge").joinpath("gestures.toml").read_text("utf-8") if path is None else path.read_text("utf-8")
+        text = (
+            files("embridge_edge").joinpath("gestures.toml").read_text("utf-8")
+            if path is None
+            else path.read_text("utf-8")
+        )
         tables = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise EdgeError(f"Gesture library {path}: {error}; write it like the shipped gestures.toml.") from None

@@ -194,7 +194,11 @@ class Recipe:
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(path.name.removesuffix(".toml") for path in files("embridge_edge.recipes").iterdir() if path.name.endswith(".toml"))
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in files("embridge_edge.recipes").iterdir()
+        if path.name.endswith(".toml")
+    )
 
 
 def find_recipe(name: str) -> Recipe:

@@ -32,6 +32,14 @@ def models() -> Path:
     return path
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the shared folders is marked `data`, so that the fast suite never depends on them."""
+    for item in items:
+        if {"data", "models"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("data")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     report = yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -78,18 +77,16 @@ def test_full_disk_leaves_the_old_folder(tmp_path: Path, fill: Callable[[], None
 
 def test_limit_on_file_size_is_one_line(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nimport numpy as np\n"
+        "import resource, sys\nfrom pathlib import Path\nimport numpy as np\n"
         "from embridge_edge.artifacts import written_by_rename\nfrom embridge_edge.errors import EdgeError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n    with written_by_rename(Path(sys.argv[1])) as temporary:\n"
         "        np.save(temporary.open('wb'), np.zeros(100_000))\n"
         "except EdgeError as error:\n    sys.exit(str(error))\n"
     )
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-
     command = [sys.executable, "-B", "-c", program, str(tmp_path / "windows.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Cannot write {tmp_path / 'windows.npy'}: ")
     assert done.stderr.count("\n") == 1

@@ -111,21 +111,43 @@ def test_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
         assert b"Apache License" in archive.read(inside["licenses/LICENSE"])
 
 
-def test_nobody_imports_a_top_level_folder_by_its_bare_name() -> None:
-    bare = {str(folder) for name, folder in folders_of_packages().items() if "." in name}
+def imports() -> list[tuple[Path, int, str]]:
+    """File, line and full name of every absolute import of every Python file, `from a import b` giving `a`."""
     found = []
     for path in source_files():
         if path.suffix != ".py":
             continue
         for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))):
             if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
+                found += [(path, node.lineno, alias.name) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module or ""]
-            else:
-                continue
-            found += [f"{path}:{node.lineno} {name}" for name in names if name.partition(".")[0] in bare]
-    assert found == []
+                found.append((path, node.lineno, node.module or ""))
+    return found
+
+
+def test_nobody_imports_a_top_level_folder_by_its_bare_name() -> None:
+    bare = {str(folder) for name, folder in folders_of_packages().items() if "." in name}
+    assert [f"{path}:{line} {name}" for path, line, name in imports() if name.partition(".")[0] in bare] == []
+
+
+def layer(package: str) -> int:
+    """2 for verbs and the command line, 1 for what leaves the workstation, 0 for the spine."""
+    top = package.split(".")[1:2]
+    if top in (["verbs"], ["cli"], ["api"], ["__main__"]):
+        return 2
+    return 1 if ".".join(["embridge_edge", *top]) in folders_of_packages().keys() - {"embridge_edge"} else 0
+
+
+def test_arrows_point_down_only() -> None:
+    upwards = []
+    for path, line, name in imports():
+        package = package_of(path.parent)
+        if package is None or name.partition(".")[0] != "embridge_edge":
+            continue
+        here = f"{package}.{path.stem}" if package == "embridge_edge" else package
+        if layer(name) > layer(here):
+            upwards.append(f"{path}:{line} {name}")
+    assert upwards == []
 
 
 def test_no_file_names_a_folder_of_somebodys_machine() -> None:

@@ -1,1 +1,1 @@
-""""""
+"""Making a trained student smaller before it leaves torch: folding its norms."""

@@ -105,7 +105,9 @@ class SignalChain:
         from embridge_edge.features import filters
 
         if max(self.channels) >= emg.shape[1]:
-            raise EdgeError(f"The chain takes {len(self.channels)} channels, the recording has {emg.shape[1]}; use the same band.")
+            raise EdgeError(
+                f"The chain takes {len(self.channels)} channels, the recording has {emg.shape[1]}; use the same band."
+            )
         ordered = np.ascontiguousarray(emg[:, list(self.channels)], np.float32)
         if not self.sections:
             return ordered
@@ -174,7 +176,9 @@ class SignalChain:
             wrong = sorted(set(stored) ^ names)[0]
             raise EdgeError(f"The stored signal chain has no or an unknown field {wrong!r}; make the artifact again.")
         as_tuple = {
-            key: tuple(tuple(item) if isinstance(item, list) else item for item in value) if isinstance(value, list) else value
+            key: tuple(tuple(item) if isinstance(item, list) else item for item in value)
+            if isinstance(value, list)
+            else value
             for key, value in stored.items()
         }
         return cls(**as_tuple)
@@ -208,7 +212,9 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
     if plan.features:
         frame = window if plan.frame_ms is None else round(plan.frame_ms * rate_hz / 1000.0)
         if not 3 <= frame <= window:
-            raise EdgeError(f"frame_ms {plan.frame_ms} is {frame} samples at {rate_hz:g} Hz; it needs 3 to {window} (the window).")
+            raise EdgeError(
+                f"frame_ms {plan.frame_ms} is {frame} samples at {rate_hz:g} Hz; it needs 3 to {window} (the window)."
+            )
     if window < 8:
         raise EdgeError(f"window_ms {plan.window_ms:g} is {window} samples at {rate_hz:g} Hz; at least 8 are needed.")
     resolved |= {"window_ms": 1000.0 * window / rate_hz, "hop_ms": 1000.0 * hop / rate_hz}

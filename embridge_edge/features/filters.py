@@ -40,7 +40,9 @@ def high_pass(low_hz: float, order: int, rate_hz: float) -> Sections:
     from scipy.signal import butter
 
     if not 0 < low_hz < NYQUIST_SHARE * rate_hz:
-        raise EdgeError(f"At {rate_hz:g} Hz a high-pass at {low_hz:g} Hz leaves nothing; lower it in the recipe or record faster.")
+        raise EdgeError(
+            f"At {rate_hz:g} Hz a high-pass at {low_hz:g} Hz leaves nothing; lower it in the recipe or record faster."
+        )
     return _as_sections(butter(order, low_hz, btype="highpass", fs=rate_hz, output="sos"))
 
 
@@ -70,7 +72,9 @@ def check_stable(sections: Sections) -> None:
     """
     for number, (_, _, _, a1, a2) in enumerate(sections):
         if not (abs(a2) < 1.0 and abs(a1) < 1.0 + a2):
-            raise EdgeError(f"Filter section {number} is unstable in float32 (a1 {a1:.8f}, a2 {a2:.8f}); raise its lowest cut-off.")
+            raise EdgeError(
+                f"Filter section {number} is unstable in float32 (a1 {a1:.8f}, a2 {a2:.8f}); raise its lowest cut-off."
+            )
 
 
 def state_for(sections: Sections, first: Samples) -> Samples:

@@ -6,12 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.features.time_domain import TIME_DOMAIN, extract
+from embridge_edge.learning.batches import EvenSampler
+from embridge_edge.learning.judge import Answers
 from embridge_edge.learning.windows import WindowSet
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 _BATCH = 4096
+
+MOST_WINDOWS = 100_000
 
 
 def time_domain_features(windows: WindowSet, which: Index) -> Floats:
@@ -77,3 +81,30 @@ def ridge_rows(features: Floats, targets: Floats, strength: float = 1.0) -> tupl
         weights[output] = solved
         bias[output] = level - solved @ (mean + centre * spread)
     return weights.astype(np.float32), bias.astype(np.float32)
+
+
+def baseline_answers(windows: WindowSet, split: str, train: Index, test: Index, seed: int = 0) -> list[Answers]:
+    """What the baselines say about test windows: LDA where windows have labels, ridge where poses were tracked.
+
+    Args:
+        train, test: indices of windows.
+    """
+    features = time_domain_features(windows, test)
+    labelled = train[windows.labels[train] >= 0]
+    found = []
+    if len(labelled):
+        chosen = _thinned(windows, labelled, seed)
+        weights, bias = lda_rows(time_domain_features(windows, chosen), windows.labels[chosen], len(windows.gestures))
+        found.append(Answers("lda", split, test, gestures=np.argmax(features @ weights.T + bias, axis=1)))
+    if windows.tracked:
+        chosen = _thinned(windows, train, seed)
+        weights, bias = ridge_rows(time_domain_features(windows, chosen), windows.poses(chosen)[:, -1])
+        angles = features @ weights.T + bias
+        angles[:, ~weights.any(axis=1)] = np.nan
+        found.append(Answers("ridge", split, test, angles=angles))
+    return found
+
+
+def _thinned(windows: WindowSet, which: Index, seed: int) -> Index:
+    """At most MOST_WINDOWS, drawn evenly; neighbouring windows overlap by seven eighths, so more say little new."""
+    return np.unique(EvenSampler(windows, which, seed).draw(0, MOST_WINDOWS)) if len(which) > MOST_WINDOWS else which

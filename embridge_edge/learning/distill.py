@@ -57,7 +57,9 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> Stud
     )
 
 
-def teach(teacher: Teacher, windows: WindowSet, which: Index, most: int, seed: int, progress: Progress = SILENT) -> Lesson:
+def teach(
+    teacher: Teacher, windows: WindowSet, which: Index, most: int, seed: int, progress: Progress = SILENT
+) -> Lesson:
     """The teacher's embeddings of at most `most` windows, drawn evenly over gestures and wearers."""
     chosen = np.unique(EvenSampler(windows, which, seed).draw(0, most))
     embeddings = embed(teacher, windows, chosen, progress, "teacher's embeddings")
@@ -114,7 +116,9 @@ def distill_student(
             if bool(posed.any()):
                 with torch.no_grad():
                     target = teacher.pose.eval()(poses[posed])
-                total = total + plan.pose_weight * losses.info_nce(unit[posed], target, losses.same_poses(poses[posed]), temperature)
+                total = total + plan.pose_weight * losses.info_nce(
+                    unit[posed], target, losses.same_poses(poses[posed]), temperature
+                )
         if plan.label_weight:
             labels = torch.from_numpy(windows.labels[drawn])
             total = total + plan.label_weight * losses.label_loss(trained["labels"](out), labels, plan.label_smoothing)

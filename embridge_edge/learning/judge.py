@@ -86,7 +86,13 @@ def joined(answers: Sequence[Answers]) -> Answers:
 
 
 def judge(
-    windows: WindowSet, answers: Sequence[Answers], data: str, hold_out: Sequence[str] = (), seed: int = 0, *, folds: int = 1
+    windows: WindowSet,
+    answers: Sequence[Answers],
+    data: str,
+    hold_out: Sequence[str] = (),
+    seed: int = 0,
+    *,
+    folds: int = 1,
 ) -> Judgement:
     """Scores of all answers of one split; every score is a mean over wearers.
 
@@ -129,7 +135,9 @@ def judge(
                 values = _each(people, truth[seen], one.gestures[seen], function)
                 add(one, metric, people, values, int(seen.sum()))
             table = scores.confusion(truth[seen], one.gestures[seen], len(windows.gestures))
-            confusions.append({"model": one.model, "split": one.split, "gestures": list(windows.gestures), "counts": table.tolist()})
+            confusions.append(
+                {"model": one.model, "split": one.split, "gestures": list(windows.gestures), "counts": table.tolist()}
+            )
         if one.zero_shot is not None:
             posed = np.unique(one.zero_shot)
             for metric, mask in (

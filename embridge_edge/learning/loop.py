@@ -92,7 +92,9 @@ def fit(
                 optimizer.step()
                 losses.append(float(loss.detach()))
                 if not torch.isfinite(loss.detach()):
-                    raise EdgeError(f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals.")
+                    raise EdgeError(
+                        f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals."
+                    )
                 advance(1)
                 if saved is not None and time.monotonic() - last_save > SAVE_EVERY_S:
                     _save(network, optimizer, parameters, step + 1, saved)
@@ -110,7 +112,9 @@ def key_of(*parts: object) -> str:
     return sha256_of([json.loads(json.dumps(part, default=str)) for part in parts])
 
 
-def _save(network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], step: int, saved: Saved) -> None:
+def _save(
+    network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], step: int, saved: Saved
+) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"network.{name}": tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
@@ -136,7 +140,9 @@ def _restore(network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[
             step = int(about["step"])
     except (SafetensorError, KeyError, ValueError, OSError):
         return 0  # a damaged state is worth no more than none
-    network.load_state_dict({name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")})
+    network.load_state_dict(
+        {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    )
     for index, parameter in enumerate(parameters):
         optimizer.state[parameter] = {
             "step": torch.tensor(float(step)),

@@ -45,7 +45,12 @@ def regression_head(embeddings: Floats, poses: Floats) -> Head | None:
     Args:
         embeddings: float32 `[n, embedding]`; poses: float32 `[n, 23]`, NaN where unknown.
     """
-    varying = np.array([np.nanstd(poses[:, angle]) > 1e-3 if np.isfinite(poses[:, angle]).any() else False for angle in range(len(POSE))])
+    varying = np.array(
+        [
+            np.nanstd(poses[:, angle]) > 1e-3 if np.isfinite(poses[:, angle]).any() else False
+            for angle in range(len(POSE))
+        ]
+    )
     if not varying.any():
         return None
     weights, bias = ridge_rows(embeddings, poses[:, varying])

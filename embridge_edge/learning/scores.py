@@ -48,7 +48,9 @@ def per_wearer(wearers: Index, score: Callable[[npt.NDArray[np.bool_]], float]) 
     return np.array([score(wearers == wearer) for wearer in np.unique(wearers)])
 
 
-def summarise(model: str, data: str, split: str, metric: str, values: npt.NDArray[np.float64], n: int, seed: int = 0) -> Result:
+def summarise(
+    model: str, data: str, split: str, metric: str, values: npt.NDArray[np.float64], n: int, seed: int = 0
+) -> Result:
     """Mean over wearers with its bootstrap interval; wearers whose value is NaN (nothing to judge) are left out."""
     values = values[np.isfinite(values)]
     low: float | None = None
@@ -64,7 +66,11 @@ def summarise(model: str, data: str, split: str, metric: str, values: npt.NDArra
 def balanced_accuracy(truth: Index, decided: Index) -> float:
     """Mean recall over the classes that occur in `truth`: equal priors."""
     classes = np.unique(truth)
-    return float(np.mean([np.mean(decided[truth == label] == label) for label in classes])) if len(classes) else float("nan")
+    return (
+        float(np.mean([np.mean(decided[truth == label] == label) for label in classes]))
+        if len(classes)
+        else float("nan")
+    )
 
 
 def macro_f1(truth: Index, decided: Index) -> float:
@@ -109,5 +115,7 @@ def r2(truth: Floats, predicted: Floats) -> float:
         known = np.isfinite(truth[:, column])
         target = truth[known, column].astype(np.float64)
         if len(target) > 1 and target.std() > 1e-4:
-            scores.append(1.0 - np.sum((target - predicted[known, column]) ** 2) / np.sum((target - target.mean()) ** 2))
+            scores.append(
+                1.0 - np.sum((target - predicted[known, column]) ** 2) / np.sum((target - target.mean()) ** 2)
+            )
     return float(np.mean(scores)) if scores else float("nan")

@@ -63,7 +63,9 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
         return _by_wearer(windows, folds)
     if name == "repetition":
         # A window that reaches from a training into a test repetition belongs to neither side.
-        first, last = (_late_repetitions(windows, which) for which in (windows.first_repetitions, windows.last_repetitions))
+        first, last = (
+            _late_repetitions(windows, which) for which in (windows.first_repetitions, windows.last_repetitions)
+        )
         return [Split(name, 0, ~first & ~last, first & last)]
     test = _last_session(windows) if name == "session" else _later_days(windows)
     return [Split(name, 0, ~test, test)]

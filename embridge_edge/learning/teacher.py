@@ -73,7 +73,9 @@ def train_teacher(
     if plan.masked_steps:
         _pretrain_emg(teacher, windows, which, plan, seed, saved("masked"), progress, name)
     teacher.qformer.start_from(teacher.pose)
-    useful = np.union1d(posed if plan.pose_weight else which[:0], which[windows.labels[which] >= 0] if plan.label_weight else which[:0])
+    useful = np.union1d(
+        posed if plan.pose_weight else which[:0], which[windows.labels[which] >= 0] if plan.label_weight else which[:0]
+    )
     _align(teacher, windows, useful, plan, seed, saved("align"), progress, name)
     return teacher.eval()
 
@@ -125,7 +127,14 @@ def _pretrain_pose(
 
 
 def _pretrain_emg(
-    teacher: Teacher, windows: WindowSet, which: Index, plan: TrainPlan, seed: int, saved: Saved | None, progress: Progress, name: str
+    teacher: Teacher,
+    windows: WindowSet,
+    which: Index,
+    plan: TrainPlan,
+    seed: int,
+    saved: Saved | None,
+    progress: Progress,
+    name: str,
 ) -> None:
     """Masked pre-training of the EMG tower; it needs neither labels nor poses."""
     sampler = EvenSampler(windows, which, seed + 1)
@@ -139,7 +148,14 @@ def _pretrain_emg(
 
 
 def _align(
-    teacher: Teacher, windows: WindowSet, which: Index, plan: TrainPlan, seed: int, saved: Saved | None, progress: Progress, name: str
+    teacher: Teacher,
+    windows: WindowSet,
+    which: Index,
+    plan: TrainPlan,
+    seed: int,
+    saved: Saved | None,
+    progress: Progress,
+    name: str,
 ) -> None:
     sampler = EvenSampler(windows, which, seed + 2)
     teacher.pose.requires_grad_(False)
@@ -157,7 +173,9 @@ def _align(
                 with torch.no_grad():
                     target = teacher.pose.eval()(poses[posed])
                 feature = losses.aligned_feature(queries[posed], target, best=plan.best_query)
-                total = total + plan.pose_weight * losses.info_nce(feature, target, losses.same_poses(poses[posed]), plan.temperature)
+                total = total + plan.pose_weight * losses.info_nce(
+                    feature, target, losses.same_poses(poses[posed]), plan.temperature
+                )
         if plan.label_weight:
             labels = torch.from_numpy(windows.labels[drawn])
             scores = teacher.labels(queries.mean(dim=1))
@@ -168,7 +186,9 @@ def _align(
     fit(teacher, loss, schedule, seed=seed + 2, label=f"{name}: alignment", saved=saved, progress=progress)
 
 
-def embed(network: torch.nn.Module, windows: WindowSet, which: Index, progress: Progress = SILENT, label: str = "embedding") -> npt.NDArray[np.float32]:
+def embed(
+    network: torch.nn.Module, windows: WindowSet, which: Index, progress: Progress = SILENT, label: str = "embedding"
+) -> npt.NDArray[np.float32]:
     """Embeddings of windows, float32 `[n, embedding]`, by a network in evaluation mode."""
     parts = []
     with torch.inference_mode(), progress.bar(label, len(which), "window") as advance:

@@ -53,6 +53,7 @@ class WindowSet:
         first_repetitions, last_repetitions: int64 `[n]`, repetition at the window's first and last sample, −1 unknown.
         gestures, wearer_names, session_names: what the indices stand for; a session is named wearer/session.
         tracked: whether poses were measured; else they come from the gesture library.
+        recordings: how many were read.
         problems: what could not be read.
     """
 
@@ -73,6 +74,7 @@ class WindowSet:
     wearer_names: tuple[str, ...]
     session_names: tuple[str, ...]
     tracked: bool
+    recordings: int
     problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
@@ -105,6 +107,7 @@ class WindowSet:
             "wearer_names": self.wearer_names,
             "session_names": self.session_names,
             "tracked": self.tracked,
+            "recordings": self.recordings,
             "problems": [[problem.file, problem.line, problem.what] for problem in self.problems],
         }
         (folder / "windows.json").write_text(json.dumps(about), encoding="utf-8")
@@ -113,19 +116,24 @@ class WindowSet:
     def load(cls, folder: Path) -> WindowSet:
         """Open what `save` wrote; the signal stays on disk (memory map)."""
         about = json.loads((folder / "windows.json").read_text("utf-8"))
-        arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "signal" else None) for name in _ARRAYS}
+        arrays: dict[str, Any] = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "signal" else None) for name in _ARRAYS
+        }
         return cls(
             chain=SignalChain.from_dict(about["chain"]),
             gestures=tuple(about["gestures"]),
             wearer_names=tuple(about["wearer_names"]),
             session_names=tuple(about["session_names"]),
             tracked=bool(about["tracked"]),
+            recordings=int(about["recordings"]),
             problems=tuple(Problem(*problem) for problem in about["problems"]),
             **arrays,
         )
 
 
-def cut_windows(recordings: Iterable[Recording], chain: ChainPlan, plan: WindowPlan, library: GestureLibrary) -> WindowSet:
+def cut_windows(
+    recordings: Iterable[Recording], chain: ChainPlan, plan: WindowPlan, library: GestureLibrary
+) -> WindowSet:
     """Filter recordings and cut them into windows.
 
     Recordings without tracking get their pose from the library; those with it keep what was measured.
@@ -142,8 +150,9 @@ def cut_windows(recordings: Iterable[Recording], chain: ChainPlan, plan: WindowP
     sessions: dict[str, int] = {}
     problems: list[Problem] = []
     tracked = False
-    offset = 0
+    offset = count = 0
     for recording in recordings:
+        count += 1
         if resolved is None or first is None:
             first = recording
             resolved = resolve(chain, recording.rate_hz, recording.channels, recording.unit)
@@ -153,21 +162,24 @@ def cut_windows(recordings: Iterable[Recording], chain: ChainPlan, plan: WindowP
         for part in _cut(recording, resolved, plan, library, gestures):
             part["starts"] = part["starts"] + offset
             offset += len(part["signal"])
-            count = len(part["starts"])
-            part["wearers"] = np.full(count, wearers.setdefault(recording.wearer, len(wearers)), np.int64)
-            part["sessions"] = np.full(count, sessions.setdefault(recording.donning, len(sessions)), np.int64)
-            part["days"] = np.full(count, -1 if recording.day is None else recording.day, np.int64)
+            size = len(part["starts"])
+            part["wearers"] = np.full(size, wearers.setdefault(recording.wearer, len(wearers)), np.int64)
+            part["sessions"] = np.full(size, sessions.setdefault(recording.donning, len(sessions)), np.int64)
+            part["days"] = np.full(size, -1 if recording.day is None else recording.day, np.int64)
             parts.append(part)
     if resolved is None:
         raise EdgeError("No recording to cut into windows; give a folder with recordings in --data.")
     if not parts:
-        raise EdgeError(f"Every recording is shorter than one window of {resolved.resolved['window_ms']:g} ms; record longer.")
+        raise EdgeError(
+            f"Every recording is shorter than one window of {resolved.resolved['window_ms']:g} ms; record longer."
+        )
     return WindowSet(
         chain=resolved,
         gestures=tuple(gestures),
         wearer_names=tuple(wearers),
         session_names=tuple(sessions),
         tracked=tracked,
+        recordings=count,
         problems=tuple(problems),
         **{name: np.concatenate([part[name] for part in parts]) for name in _ARRAYS},
     )
@@ -193,7 +205,9 @@ def _cut(
     if recording.labels is None:
         labels = np.full(recording.samples, UNLABELLED, np.int64)
     else:
-        known = np.array([*(gestures.setdefault(name, len(gestures)) for name in recording.gestures), UNLABELLED], np.int64)
+        known = np.array(
+            [*(gestures.setdefault(name, len(gestures)) for name in recording.gestures), UNLABELLED], np.int64
+        )
         labels = known[recording.labels]
     pose = recording.pose
     if pose is None and recording.labels is not None:
@@ -225,8 +239,12 @@ def _cut(
             "labels": np.where(counts, labels[lasts], UNLABELLED),
             "first_labels": labels[firsts],
             "last_labels": labels[lasts],
-            "first_repetitions": np.full(len(starts), -1) if repetitions is None else repetitions[firsts].astype(np.int64),
-            "last_repetitions": np.full(len(starts), -1) if repetitions is None else repetitions[lasts].astype(np.int64),
+            "first_repetitions": np.full(len(starts), -1)
+            if repetitions is None
+            else repetitions[firsts].astype(np.int64),
+            "last_repetitions": np.full(len(starts), -1)
+            if repetitions is None
+            else repetitions[lasts].astype(np.int64),
         }
 
 

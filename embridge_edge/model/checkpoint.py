@@ -98,7 +98,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     from safetensors.numpy import save_file
 
     with folder_written_by_rename(folder) as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in checkpoint.tensors.items()}, temporary / "model.safetensors")
+        save_file(
+            {name: np.array(array, order="C") for name, array in checkpoint.tensors.items()},
+            temporary / "model.safetensors",
+        )
         about = checkpoint.metadata() | {
             "shape": dict(checkpoint.shape),
             "tensors_sha256": sha256_of_file(temporary / "model.safetensors"),
@@ -116,13 +119,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     from safetensors.numpy import load_file
 
     if not (folder / "model.json").is_file():
-        raise EdgeError(f"{folder} is no checkpoint (there is no model.json in it); give a folder that train or distill wrote.")
+        raise EdgeError(
+            f"{folder} is no checkpoint (there is no model.json in it); give a folder that train or distill wrote."
+        )
     about = read_json(folder / "model.json")
     if about.get("format") != FORMAT or about.get("kind") not in KINDS:
-        raise EdgeError(f"{folder} has format {about.get('format')} and kind {about.get('kind')!r}; this version reads format {FORMAT}.")
+        raise EdgeError(
+            f"{folder} has format {about.get('format')} and kind {about.get('kind')!r}; this version reads format {FORMAT}."
+        )
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256_of_file(weights) != about.get("tensors_sha256"):
-        raise EdgeError(f"{weights} is missing or is not the file that was written with model.json; copy the folder again.")
+        raise EdgeError(
+            f"{weights} is missing or is not the file that was written with model.json; copy the folder again."
+        )
     try:
         tensors = load_file(weights)
         return Checkpoint(

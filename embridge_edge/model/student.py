@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self, cast
@@ -141,7 +140,7 @@ class StudentShape:
 
     @property
     def parameters_count(self) -> int:
-        """Weights and biases of the deployed graph, that is after `fold_batchnorm`."""
+        """Weights and biases of the deployed graph, that is after `compression.folding`."""
         convolutions = sum(
             layer.kernel * (layer.outputs if layer.groups > 1 else layer.inputs * layer.outputs) + layer.outputs
             for layer in convolution_plan(self)
@@ -250,16 +249,6 @@ class Student(nn.Module):
         values = self.blocks(windows.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         attention = torch.softmax(self.scores(values).permute(0, 1, 3, 2), dim=-1)
         return cast(torch.Tensor, self.embedding(torch.matmul(attention, values).flatten(1)))
-
-
-def fold_batchnorm(student: Student) -> Student:
-    """A copy in evaluation mode that computes the same without BatchNorm (within rounding), ready for conversion."""
-    folded = copy.deepcopy(student).eval()
-    for module in folded.modules():
-        if isinstance(module, NormedConvolution) and isinstance(module.norm, nn.BatchNorm2d):
-            module.convolution = nn.utils.fusion.fuse_conv_bn_eval(cast(nn.Conv2d, module.convolution), module.norm)
-            module.norm = nn.Identity()
-    return folded
 
 
 def parameters_count(module: nn.Module) -> int:

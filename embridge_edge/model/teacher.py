@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.model.towers import EmgTower, PoseTower
+from embridge_edge.model.towers import FEED_FORWARD, EmgTower, PoseTower
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,18 @@ class TeacherShape:
 
     def __post_init__(self) -> None:
         if not 1 <= self.patch <= self.steps:
-            raise EdgeError(f"A patch of {self.patch} steps does not fit a window of {self.steps}; change patch_ms in the recipe.")
+            raise EdgeError(
+                f"A patch of {self.patch} steps does not fit a window of {self.steps}; change patch_ms in the recipe."
+            )
         for name in ("emg_width", "pose_width"):
             if getattr(self, name) % self.heads:
-                raise EdgeError(f"{name} {getattr(self, name)} is no multiple of heads {self.heads}; change the recipe's [teacher].")
+                raise EdgeError(
+                    f"{name} {getattr(self, name)} is no multiple of heads {self.heads}; change the recipe's [teacher]."
+                )
         if self.embedding > self.pose_width:
-            raise EdgeError(f"embedding {self.embedding} is wider than pose_width {self.pose_width}; change the recipe's [teacher].")
+            raise EdgeError(
+                f"embedding {self.embedding} is wider than pose_width {self.pose_width}; change the recipe's [teacher]."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +59,9 @@ class TeacherShape:
     def from_dict(cls, stored: Mapping[str, Any]) -> TeacherShape:
         names = {item.name for item in fields(cls)}
         if set(stored) != names:
-            raise EdgeError(f"The checkpoint's shape has no or an unknown {sorted(set(stored) ^ names)[0]!r}; train it again.")
+            raise EdgeError(
+                f"The checkpoint's shape has no or an unknown {sorted(set(stored) ^ names)[0]!r}; train it again."
+            )
         return cls(**stored)
 
 
@@ -72,7 +80,11 @@ class QFormerBlock(nn.Module):
         )
         self.forward_norm = nn.LayerNorm(width)
         self.forward_layers = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width), nn.Dropout(dropout)
+            nn.Linear(width, FEED_FORWARD * width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(FEED_FORWARD * width, width),
+            nn.Dropout(dropout),
         )
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:

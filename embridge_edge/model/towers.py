@@ -9,12 +9,17 @@ from embridge_edge.gestures import POSE
 
 ANGLES = len(POSE)
 
+FEED_FORWARD = 2
+"""Width of the feed-forward layers over the width of the tokens. The paper does not say; 2 with ReLU trains about twice as
+fast on a CPU as the usual 4 with GELU."""
+
+LEAST_SPREAD = 1e-3
+"""Directions of the pose embedding that vary less than this share of the leading one are not scaled up: they are noise."""
+
 
 def encoder(width: int, blocks: int, heads: int, dropout: float) -> nn.Module:
     """A pre-norm Transformer encoder, `[batch, tokens, width]` to the same."""
-    layer = nn.TransformerEncoderLayer(
-        width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-    )
+    layer = nn.TransformerEncoderLayer(width, heads, FEED_FORWARD * width, dropout, batch_first=True, norm_first=True)
     return nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
 
@@ -24,7 +29,9 @@ class EmgTower(nn.Module):
     Masked pre-training (embridge: half of the patches hidden, mean squared error on those) goes through `reconstruct`.
     """
 
-    def __init__(self, steps: int, columns: int, patch: int, width: int, blocks: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, steps: int, columns: int, patch: int, width: int, blocks: int, heads: int, dropout: float
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.tokens = steps // patch
@@ -55,8 +62,8 @@ class PoseTower(nn.Module):
     """Pose track to one vector: a token per pose frame, a Transformer encoder, the mean over its tokens.
 
     An angle that nobody measured is NaN: it enters as 0 with a flag, and is left out of the loss. The embedding is
-    centred and rotated onto the leading directions of the training poses (`fit_projection`), so that cosines tell poses
-    apart instead of sharing the mean hand.
+    centred and whitened along the leading directions of the training poses (`fit_projection`). Without that the fingers, 15
+    of the angles that move, drown the wrist: canonical rest and radial deviation stand at a cosine of .96, whitened at .5.
     """
 
     mean: Tensor
@@ -84,15 +91,19 @@ class PoseTower(nn.Module):
         return nn.functional.normalize(centred, dim=-1)
 
     def fit_projection(self, poses: Tensor) -> None:
-        """Set mean and directions (principal components, largest first) from training poses `[n, frames, 23]`."""
+        """Set mean and directions (whitened principal components, largest first) from training poses `[n, frames, 23]`."""
         with torch.no_grad():
             pooled = torch.cat([self.tokens(part).mean(dim=1) for part in poses.split(4096)])
             self.mean.copy_(pooled.mean(dim=0))
-            _, _, directions = torch.linalg.svd((pooled - self.mean).double(), full_matrices=True)
-            kept = directions[: self.embedding].T.float()
-            signs = torch.sign(kept[kept.abs().argmax(dim=0), torch.arange(kept.shape[1])])
+            _, spreads, rows = torch.linalg.svd((pooled - self.mean).double(), full_matrices=False)
+            variances = spreads.square()[: self.embedding]
+            directions = rows[: self.embedding].T
+            signs = torch.sign(directions[directions.abs().argmax(dim=0), torch.arange(directions.shape[1])])
+            scale = (variances / variances[0]).clamp(min=LEAST_SPREAD).rsqrt()
             self.directions.zero_()
-            self.directions[:, : kept.shape[1]] = kept * signs  # a component's sign is arbitrary; fix it
+            self.directions[:, : directions.shape[1]] = (
+                directions * signs * scale
+            ).float()  # a component's sign is arbitrary
 
     def reconstruct(self, pose: Tensor, hidden: Tensor) -> Tensor:
         """Mean squared error on the known angles of the hidden frames; `hidden` is bool `[batch, frames]`."""

@@ -426,17 +426,20 @@ def _labels(
         if name is None:
             return None, ()
         stamps, values, _ = _companion(store, name, rule.companion, rule.columns, own_time, own_clock)
-        states, which = np.unique(values.astype(np.int64), axis=0, return_inverse=True)
-        numbers = np.array([number("".join(str(value) for value in state)) for state in states], np.int16)[
-            which.ravel()
-        ]
+        known = np.isfinite(values).all(axis=1)
+        stamps, asked = stamps[known], values[known].astype(np.int64)
+        if not len(stamps):
+            return None, ()
+        states, which = np.unique(asked, axis=0, return_inverse=True)
+        indices = [number("".join(str(value) for value in state)) for state in states]
+        numbers = np.array(indices, np.int16)[which.ravel()]
         at = np.searchsorted(stamps, own_time, side="right") - 1
         return np.where(at >= 0, numbers[np.maximum(at, 0)], np.int16(UNLABELLED)).astype(np.int16), tuple(gestures)
     assert raw is not None  # noqa: S101 (a label column was read)
-    values, which = _distinct(raw)
+    found_values, places = _distinct(raw)
     texts = table.label_texts if not rule.numeric else {}
     written_values = [
-        "" if value == -1 and not rule.numeric else texts.get(int(value), str(int(value))) for value in values
+        "" if value == -1 and not rule.numeric else texts.get(int(value), str(int(value))) for value in found_values
     ]
     numbers = np.array(
         [
@@ -450,11 +453,11 @@ def _labels(
             problems.append(
                 Problem(source, None, f"the description gives no gesture for label {written!r}; left unlabelled")
             )
-    return numbers[which.ravel()], tuple(gestures)
+    return numbers[places], tuple(gestures)
 
 
 def _distinct(raw: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The distinct values, sorted, and the place of each sample's among them: np.unique without sorting where possible."""
+    """The distinct values, sorted, and the place of each sample's among them, if possible without sorting."""
     low, high = int(raw.min()), int(raw.max())
     if high - low > 1 << 16:
         values, which = np.unique(raw, return_inverse=True)

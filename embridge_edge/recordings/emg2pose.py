@@ -178,8 +178,8 @@ def _side(text: str) -> str:
 def write_emg2pose(recordings: Iterable[Recording], folder: Path) -> list[Path]:
     """Write recordings as emg2pose files with their `metadata.csv`; the files appear by rename, the table last.
 
-    EMG stays in the recording's unit, which stands in `embridge_unit`. A frame without any known finger angle is written
-    as zeros, the layout's own sign for it; single unknown angles stay NaN.
+    EMG stays in the recording's unit, which stands in `embridge_unit`. A frame without any known finger angle is
+    written as zeros, the layout's own sign for it; single unknown angles stay NaN.
 
     Returns: the files, in the order of the recordings.
     """
@@ -269,14 +269,14 @@ def _write(recording: Recording, path: Path, name: str) -> None:
             group.attrs[EXTRA + "day"] = recording.day
         if recording.full_scale is not None:
             group.attrs[EXTRA + "full_scale"] = recording.full_scale
-            series = group.create_dataset(
-                "timeseries",
-                (recording.samples,),
-                kind,
-                chunks=(min(CHUNK_ROWS, recording.samples),),
-                compression="gzip",
-                compression_opts=1,
-            )
+        series = group.create_dataset(
+            "timeseries",
+            (recording.samples,),
+            kind,
+            chunks=(min(CHUNK_ROWS, recording.samples),),
+            compression="gzip",
+            compression_opts=1,
+        )
         for start in range(0, recording.samples, CHUNK_ROWS):
             part = slice(start, min(recording.samples, start + CHUNK_ROWS))
             chunk = np.zeros(part.stop - part.start, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -199,6 +200,7 @@ class _SetReader:
         root = path if path.is_dir() else path.parent
         folder = FolderStore(root) if path.is_dir() else FolderStore(root, only=path.name)
         seen: dict[str, Glimpse] = {}
+        self.strict = self.strict or path.is_file()  # of one file, what is wrong with it is the answer
         with _Unpacker([item.path for item in files if item.is_archive], root) as unpacker:
             for item in files:
                 name = item.path.relative_to(root).as_posix()
@@ -232,8 +234,10 @@ class _SetReader:
     def _note(self, source: str, error: EdgeError) -> None:
         if self.strict:
             raise error
-        text = str(error)
-        self.log.problems.append(Problem(source, None, text.removeprefix(source).lstrip(": ")))
+        what = str(error).removeprefix(source)
+        numbered = re.match(r":(\d+): ", what)
+        line = int(numbered.group(1)) if numbered else None
+        self.log.problems.append(Problem(source, line, what[numbered.end() if numbered else 0 :].lstrip(": ")))
 
     def _file(
         self, store: FolderStore | ArchiveStore, name: str, seen: dict[str, Glimpse]

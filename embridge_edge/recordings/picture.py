@@ -32,7 +32,7 @@ def draw_recordings(
     """Draw to `path` (.png, .svg or .pdf), by rename.
 
     Args:
-        shown: one recording, of which the half minute with most going on is drawn, or short ones that are drawn in a row.
+        shown: one recording, of which the half minute with most going on is drawn, or short ones, drawn in a row.
         quality: of the whole set.
         rms: per gesture the amplitude of each channel, float64 `[channels]`.
     """
@@ -109,7 +109,9 @@ def _in_a_row(recordings: Sequence[Recording]) -> Recording:
     first = recordings[0]
     if len(recordings) == 1:
         return first
-    labels = [np.full(part.samples, UNLABELLED, np.int16) if part.labels is None else part.labels for part in recordings]
+    labels = [
+        np.full(part.samples, UNLABELLED, np.int16) if part.labels is None else part.labels for part in recordings
+    ]
     return Recording(
         emg=np.concatenate([part.emg for part in recordings]),
         rate_hz=first.rate_hz,
@@ -172,7 +174,7 @@ def _bands(axes: Any, labels: Any, gestures: Sequence[str], time: Any, top: floa
         colour = _colour(gestures, label)
         axes.axvspan(left, right, color=colour, alpha=0.10 if colour == REST else 0.18, linewidth=0, zorder=1)
         name = gestures[label].replace("_", " ")
-        if (right - left) / width > 0.0095 * len(name):
+        if (right - left) / width > 0.0068 * len(name):
             middle = (left + right) / 2
             axes.text(middle, top, name, ha="center", va="bottom", color=INK, fontsize=8.5, clip_on=True, zorder=5)
 

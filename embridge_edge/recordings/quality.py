@@ -17,7 +17,7 @@ CLIPPED = 0.001
 MAINS = 0.2
 STUCK = 0.02
 STILL_S = 0.5
-WEAK = 0.05
+WEAK = 0.2
 OFFSET = 20.0
 LOWEST_HZ = 5.0
 
@@ -183,7 +183,7 @@ def measure(recording: Recording) -> SignalQuality:
         total,
         clipped,
         stuck,
-        frequencies,
+        np.asarray(frequencies, np.float64),
         spectrum,
         frames,
         held,
@@ -194,6 +194,8 @@ def measure(recording: Recording) -> SignalQuality:
 
 def readable(largest: float, unit: str) -> tuple[float, str]:
     """A factor and a unit in which `largest` is easy to read: volts become millivolts or microvolts."""
+    if unit == "unknown":
+        return 1.0, "(unknown unit)"
     if unit != "V" or largest >= 1.0:
         return 1.0, unit
     return (1e3, "mV") if largest >= 1e-3 else (1e6, "µV")
@@ -207,7 +209,7 @@ def blocks(recording: Recording, frame: int) -> Iterator[slice]:
 
 
 def centred(emg: npt.NDArray[np.float32], frame: int) -> npt.NDArray[np.float32]:
-    """EMG `[samples, channels]` less the mean of each frame, a crude high-pass that offsets and drift do not survive."""
+    """EMG `[samples, channels]` less the mean of each frame, a crude high-pass against offset and drift."""
     whole = len(emg) // frame * frame
     result = np.empty_like(emg)
     if whole:
@@ -224,8 +226,8 @@ def mains(frequencies: Array, spectrum: Array) -> tuple[list[float | None], list
 
     `spectrum` is float64 `[frequencies, channels]`.
 
-    What stands out is the power within 2 Hz of 50 or 60 Hz and their harmonics, less the median of what lies within 8 Hz
-    beside: EMG has power there as well, which is no hum.
+    What stands out is the power within 2 Hz of 50 or 60 Hz and their harmonics, less the median of what lies within
+    8 Hz beside: EMG has power there as well, which is no hum.
     """
     channels = spectrum.shape[1]
     nothing: list[float | None] = [None] * channels

@@ -1,4 +1,4 @@
-"""From the dictionary of `report.json` to what people read: one self-contained page, a terminal summary, a README table.
+"""From the dictionary of `report.json` to what people read: a self-contained page, a terminal summary, a README table.
 
 `reading` takes the dictionary apart and survives whatever is missing, `words` names and formats, `verdict`, `learned`,
 `deployed` and `origin` say what stands in each section, `pictures` draws, `page` lays out, `text` writes for terminals

@@ -25,7 +25,7 @@ class Column:
     """A column's title; numbers stand to the right."""
 
     title: str
-    number: bool = True
+    number: bool
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,11 @@ class Section:
 def named(title: str) -> Column:
     """A column of words."""
     return Column(title, number=False)
+
+
+def numeric(title: str) -> Column:
+    """A column of numbers."""
+    return Column(title, number=True)
 
 
 def measured(name: str, value: object, kind: Kind = "", note: str = "") -> Cell:

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from embridge_edge.report import pictures, reading, words
-from embridge_edge.report.blocks import Block, Cell, Facts, Picture, Section, Table, measured, named, said, table
-from embridge_edge.report.blocks import Column as C
+from embridge_edge.report.blocks import (
+    Block,
+    Cell,
+    Facts,
+    Picture,
+    Section,
+    Table,
+    measured,
+    named,
+    numeric,
+    said,
+    table,
+)
 from embridge_edge.report.pictures import Bar, Range
 from embridge_edge.report.reading import Report, Row
 
 DRAWN_LAYERS = 10
 DRAWN_CHANNELS = 32
 
+_INT8_LEAD = (
+    "Accuracy alone hides what int8 changes. Flips count the windows whose decided gesture changes; the mean-removed"
+    " error is the relative RMS difference of the embeddings once what all windows share is taken away."
+)
+_PARITY_LEAD = (
+    "Reference kernels are what others are held against; XNNPACK, which phones use, may round some sums the other way."
+)
+_ARENA_LEAD = (
+    "The arena was measured with TensorFlow Lite Micro on the host;"
+    " kernels of another library may need more on the board."
+)
+
 
 def quantization(report: Report) -> Section:
     """What int8 costs: flips, error, and where it comes from."""
     record = reading.record(report, "quantization")
     flips, errors = reading.results(report, "class_flips"), reading.results(report, "mean_removed_error")
-    layers = sorted(reading.rows(record, "layers"), key=lambda row: -(words.number(row.get("mean_removed_error")) or 0.0))
+    layers = sorted(
+        reading.rows(record, "layers"), key=lambda row: -(words.number(row.get("mean_removed_error")) or 0.0)
+    )
     blocks: list[Block] = []
     if flips or errors:
         blocks.append(_cost_table(report, flips, errors))
@@ -31,9 +56,7 @@ def quantization(report: Report) -> Section:
     title = "Float to int8"
     if not blocks:
         return Section("int8", title, missing="no int8 model was compared with its float twin.")
-    lead = "Accuracy alone hides what int8 changes: flips count the windows whose decided gesture changes; the mean-removed error is the "
-    lead += "relative RMS difference of the embeddings once what all windows share is taken away."
-    return Section("int8", title, lead, tuple(blocks))
+    return Section("int8", title, _INT8_LEAD, tuple(blocks))
 
 
 def _cost_table(report: Report, flips: list[Row], errors: list[Row]) -> Table:
@@ -49,12 +72,22 @@ def _cost_table(report: Report, flips: list[Row], errors: list[Row]) -> Table:
             if pair[0] is not None and pair[1] is not None:
                 change = Cell(_change(metric, float(pair[1]["value"]) - float(pair[0]["value"])))
             judged = flip or error or {}
-            rows.append([
-                Cell(words.split_name(group[1]), note=words.model_name(model)),
-                _with_interval("class_flips", flip), _with_interval("mean_removed_error", error), change,
-                Cell(words.count(judged.get("n_groups"), "wearer"), note=words.count(judged.get("n"), "window")),
-            ])  # fmt: skip
-    columns = [named("split"), C("class flips"), C("mean-removed error"), C(f"change of {words.metric_name(metric)}"), C("n")]
+            rows.append(
+                [
+                    Cell(words.split_name(group[1]), note=words.model_name(model)),
+                    _with_interval("class_flips", flip),
+                    _with_interval("mean_removed_error", error),
+                    change,
+                    Cell(words.count(judged.get("n_groups"), "wearer"), note=words.count(judged.get("n"), "window")),
+                ]
+            )
+    columns = [
+        named("split"),
+        numeric("class flips"),
+        numeric("mean-removed error"),
+        numeric(f"change of {words.metric_name(metric)}"),
+        numeric("n"),
+    ]
     return table("int8 against the same model in float, 95 % interval below", columns, rows)
 
 
@@ -66,13 +99,20 @@ def _with_interval(metric: str, row: Row | None) -> Cell:
 
 def _change(metric: str, change: float) -> str:
     sign = "+" if change >= 0 else "−"
-    return f"{sign}{100 * abs(change):.2f}{words.SPACE}points" if words.is_fraction(metric) else f"{sign}{abs(change):.3f}"
+    return (
+        f"{sign}{100 * abs(change):.2f}{words.SPACE}points" if words.is_fraction(metric) else f"{sign}{abs(change):.3f}"
+    )
 
 
 def _layers_picture(layers: list[Row]) -> Picture:
     shown = layers[:DRAWN_LAYERS]
     bars = [
-        Bar(str(layer.get("name") or layer.get("op") or "layer"), value, f"{value:.3f}", role="bad" if index == 0 else "accent")
+        Bar(
+            str(layer.get("name") or layer.get("op") or "layer"),
+            value,
+            f"{value:.3f}",
+            role="bad" if index == 0 else "accent",
+        )
         for index, layer in enumerate(shown)
         for value in [float(layer["mean_removed_error"])]
     ]
@@ -88,12 +128,14 @@ def _layers_table(layers: list[Row]) -> Table:
             said(layer.get("op")),
             measured("mean_removed_error", layer.get("mean_removed_error")),
             measured("snr_db", layer.get("snr_db")),
-            Cell(f"{cosine:.5f}") if (cosine := words.number(layer.get("cosine"))) is not None else measured("cosine", None),
+            Cell(f"{cosine:.5f}")
+            if (cosine := words.number(layer.get("cosine"))) is not None
+            else measured("cosine", None),
         ]
         for layer in layers[:20]
     ]
     note = f"{len(layers) - 20} better layers are in report.json." if len(layers) > 20 else ""
-    columns = [named("layer"), named("op"), C("mean-removed error"), C("SNR"), C("cosine")]
+    columns = [named("layer"), named("op"), numeric("mean-removed error"), numeric("SNR"), numeric("cosine")]
     return table("Each int8 activation against its float twin, worst first", columns, rows, note)
 
 
@@ -119,9 +161,16 @@ def parity(report: Report) -> Section:
         ]
         for row in found
     ]
-    columns = [named("runtime"), C("outputs equal"), C("within one int8 step"), C("largest difference"), C("class flips"), C("n")]
-    lead = "Reference kernels are what others are held against; XNNPACK, which phones use, may round some sums the other way."
-    return Section("parity", title, lead, (table("Raw int8 outputs, in steps of the output's scale", columns, rows),))
+    columns = [
+        named("runtime"),
+        numeric("outputs equal"),
+        numeric("within one int8 step"),
+        numeric("largest difference"),
+        numeric("class flips"),
+        numeric("n"),
+    ]
+    shown = table("Raw int8 outputs, in steps of the output's scale", columns, rows)
+    return Section("parity", title, _PARITY_LEAD, (shown,))
 
 
 def _exact(value: object) -> Cell:
@@ -146,7 +195,7 @@ def sizes(report: Report) -> Section:
     blocks: list[Block] = []
     if bars := _budget(target):
         alt = f"Budget of {reading.target_name(report)}: {'; '.join(f'{bar.label} {bar.text}' for bar in bars)}."
-        caption = f"What the model takes of {reading.target_name(report)}; the track is the whole budget that the application leaves."
+        caption = f"What the model takes of {reading.target_name(report)}; the pale track is all that the target gives."
         blocks.append(Picture(pictures.bars("budget", alt, bars), caption, pictures.WIDTH))
     if target:
         blocks.append(_target_facts(target))
@@ -155,10 +204,9 @@ def sizes(report: Report) -> Section:
     if not blocks:
         return Section("sizes", "Size and budget", missing="nothing was exported.")
     ok = target.get("ok")
-    lead = ""
-    if ok is not None:
-        lead = f"The model {'fits' if ok else 'does not fit'} {reading.target_name(report)}. "
-    lead += "The arena was measured with TensorFlow Lite Micro on the host; kernels of another library may need more on the board."
+    lead = f"The model fits {reading.target_name(report)}. " if ok is True else ""
+    if any(words.number(row.get("arena_bytes")) is not None for row in artifacts):
+        lead += _ARENA_LEAD
     warnings = () if ok is not False else (f"The model does not fit {reading.target_name(report)}.",)
     return Section("sizes", "Size and budget", lead, tuple(blocks), warnings)
 
@@ -184,8 +232,14 @@ def _whole(share: float) -> str:
 
 def _target_facts(target: Row) -> Facts:
     pairs = [("Target", str(target.get("name") or "not stated")), ("Core", str(target.get("core") or "not stated"))]
-    for key, title in (("clock_mhz", "Clock, highest"), ("flash_kib", "Flash for the model"), ("ram_kib", "RAM for the model")):
-        pairs.append((title, words.quantity(key, target.get(key)) if words.number(target.get(key)) is not None else "not stated"))
+    for key, title in (
+        ("clock_mhz", "Clock, highest"),
+        ("flash_kib", "Flash"),
+        ("ram_kib", "RAM"),
+    ):
+        pairs.append(
+            (title, words.quantity(key, target.get(key)) if words.number(target.get(key)) is not None else "not stated")
+        )
     pairs += [("Note", note) for note in reading.texts(target.get("notes"))]
     return Facts("Target", tuple(pairs))
 
@@ -194,32 +248,50 @@ def _artifact_table(artifacts: list[Row]) -> Table:
     rows = []
     for row in artifacts:
         parts = row.get("float_ops")
-        floats = f"{len(parts)}: {words.listed(reading.texts(parts))}" if isinstance(parts, list | tuple) and parts else None
+        floats = (
+            f"{len(parts)}: {words.listed(reading.texts(parts))}" if isinstance(parts, list | tuple) and parts else None
+        )
         if isinstance(parts, list | tuple) and not parts:
             floats = "0"
-        rows.append([
-            Cell(str(row.get("path") or "no name"), note=str(row.get("kind") or "")),
-            measured("bytes", row.get("bytes")), measured("parameters", row.get("parameters")), measured("macs", row.get("macs")),
-            measured("arena_bytes", row.get("arena_bytes")), measured("peak_activation_bytes", row.get("peak_activation_bytes")),
-            Cell(floats) if floats is not None else measured("float_ops", parts),
-        ])  # fmt: skip
-    columns = [named("file"), C("size"), C("parameters"), C("MACs per window"), C("tensor arena, TFLM on the host"),
-               C("peak of activations, planned"), named("float ops")]  # fmt: skip
-    return table("Files", columns, rows, "MACs: multiply-accumulates for one window. Float ops: ops that int8 does not cover.")
+        rows.append(
+            [
+                Cell(str(row.get("path") or "no name"), note=str(row.get("kind") or "")),
+                measured("bytes", row.get("bytes")),
+                measured("parameters", row.get("parameters")),
+                measured("macs", row.get("macs")),
+                measured("arena_bytes", row.get("arena_bytes")),
+                measured("peak_activation_bytes", row.get("peak_activation_bytes")),
+                Cell(floats) if floats is not None else measured("float_ops", parts),
+            ]
+        )
+    columns = [
+        named("file"),
+        numeric("size"),
+        numeric("parameters"),
+        numeric("MACs per window"),
+        numeric("tensor arena, TFLM on the host"),
+        numeric("peak of activations, planned"),
+        named("float ops"),
+    ]
+    return table(
+        "Files", columns, rows, "MACs: multiply-accumulates for one window. Float ops: ops that int8 does not cover."
+    )
 
 
 def latency(report: Report) -> Section:
     """Times on this host, and the plain statement that they are not the target's."""
     found = reading.rows(report, "latency")
     cpu = reading.record(report, "host").get("cpu")
-    elsewhere = [row for row in found if row.get("source") and "host" not in str(row["source"]).lower()]
+    elsewhere = [row for row in found if not reading.on_host(row)]
     title = "Latency" if elsewhere else "Latency on this host, not on the target"
     if not found:
         return Section("latency", title, missing="no latency was measured, neither on this host nor on the target.")
     rows = [
         [
             Cell(str(row.get("artifact") or "no name"), note=words.runtime_name(row.get("runtime"))),
-            Cell(words.count(row.get("threads"))) if words.number(row.get("threads")) is not None else Cell("not stated", "missing"),
+            Cell(words.count(row.get("threads")))
+            if words.number(row.get("threads")) is not None
+            else Cell("not stated", "missing"),
             measured("p50_ms", row.get("p50_ms")),
             measured("p99_ms", row.get("p99_ms")),
             Cell(words.count(row.get("n"), "run")),
@@ -227,12 +299,23 @@ def latency(report: Report) -> Section:
         ]
         for row in found
     ]
-    columns = [named("file and runtime"), C("threads"), C("median (p50)"), C("p99"), C("n"), named("measured by")]
+    columns = [
+        named("file and runtime"),
+        numeric("threads"),
+        numeric("median (p50)"),
+        numeric("p99"),
+        numeric("n"),
+        named("measured by"),
+    ]
     where = f" ({cpu})" if cpu else ""
     hop = words.number(reading.record(report, "chain").get("hop_ms"))
-    lead = f"One window after another{where}." + (f" A decision is due every {hop:g}{words.SPACE}ms." if hop is not None else "")
-    warnings = () if elsewhere else (f"Host wall clock{where}: says nothing about {reading.target_name(report)}, whose latency was not measured.",)
-    return Section("latency", title, lead, (table("Time for one window", columns, rows),), warnings)
+    lead = f"One window after another{where}." + (
+        f" A decision is due every {hop:g}{words.SPACE}ms." if hop is not None else ""
+    )
+    target = reading.target_name(report)
+    warning = f"Host wall clock{where}: says nothing about {target}, whose latency was not measured."
+    shown = table("Time for one window", columns, rows)
+    return Section("latency", title, lead, (shown,), () if elsewhere else (warning,))
 
 
 def calibration(report: Report) -> Section:
@@ -255,7 +338,7 @@ def calibration(report: Report) -> Section:
     outside = sum(_beyond(line) for line in known)
     lead = ""
     if known:
-        lead = f"Test data leave the channel's own calibration range on {outside} of {words.count(len(known), 'channel')}. "
+        lead = f"Test data leave the channel's own range on {outside} of {words.count(len(known), 'channel')}. "
     if saturated:
         lead += f"int8 input clips at most {_share_text(max(saturated))} of a channel's test samples."
     return Section("calibration", title, lead, tuple(blocks))
@@ -280,11 +363,14 @@ def _beyond(line: Range) -> bool:
 def _ranges_picture(known: list[Range]) -> Picture:
     shown = known[:DRAWN_CHANNELS]
     beyond = [line.label for line in known if _beyond(line)]
-    alt = f"Range of {words.count(len(known), 'channel')} in calibration windows and in test data; test data go beyond on {words.listed(beyond) or 'none'}."
+    alt = f"Range of {words.count(len(known), 'channel')} in calibration windows and in test data."
+    alt += f" Test data go beyond on {words.listed(beyond) or 'none'}."
     caption = "Pale: calibration windows. Line: test data. Red: test data beyond this channel's calibration range."
     if len(known) > len(shown):
         caption += f" The first {len(shown)} of {len(known)} channels."
-    return Picture(pictures.ranges("calibration", alt, shown, "network input, after normalisation"), caption, pictures.WIDTH)
+    return Picture(
+        pictures.ranges("calibration", alt, shown, "network input, after normalisation"), caption, pictures.WIDTH
+    )
 
 
 def _channel_table(channels: list[Row]) -> Table:
@@ -293,13 +379,26 @@ def _channel_table(channels: list[Row]) -> Table:
         line = _range(row)
         beyond = line is not None and _beyond(line)
         share = words.number(row.get("saturated_share"))
-        rows.append([
-            Cell(_channel(row)), _pair(row, "calibration"), _pair(row, "test", "bad" if beyond else ""),
-            _share(share) if share is not None else measured("share", None),
-        ])  # fmt: skip
-    columns = [named("channel"), C("calibration windows"), C("test data"), C("test samples that int8 input clips")]
-    return table("Range per channel, lowest to highest network input", columns, rows[:DRAWN_CHANNELS],
-                 f"{len(rows) - DRAWN_CHANNELS} more channels are in report.json." if len(rows) > DRAWN_CHANNELS else "")  # fmt: skip
+        rows.append(
+            [
+                Cell(_channel(row)),
+                _pair(row, "calibration"),
+                _pair(row, "test", "bad" if beyond else ""),
+                _share(share) if share is not None else measured("share", None),
+            ]
+        )
+    columns = [
+        named("channel"),
+        numeric("calibration windows"),
+        numeric("test data"),
+        numeric("test samples that int8 input clips"),
+    ]
+    return table(
+        "Range per channel, lowest to highest network input",
+        columns,
+        rows[:DRAWN_CHANNELS],
+        f"{len(rows) - DRAWN_CHANNELS} more channels are in report.json." if len(rows) > DRAWN_CHANNELS else "",
+    )
 
 
 def _pair(row: Row, which: str, kind: str = "") -> Cell:
@@ -312,15 +411,22 @@ def _pair(row: Row, which: str, kind: str = "") -> Cell:
 
 def _calibration_facts(record: Row) -> Facts:
     share = words.number(record.get("rest_share"))
-    pairs = [(words.capital(key), words.count(record.get(key), "").strip()) for key in ("windows", "wearers", "sessions")]
-    return Facts("What the set holds", (*pairs, ("Share of rest", words.NOT_MEASURED if share is None else words.percent(share))))
+    pairs = [
+        (words.capital(key), words.count(record.get(key), "").strip()) for key in ("windows", "wearers", "sessions")
+    ]
+    return Facts(
+        "What the set holds", (*pairs, ("Share of rest", words.NOT_MEASURED if share is None else words.percent(share)))
+    )
 
 
 def _gesture_table(shares: Row) -> Table:
     ordered = sorted(shares.items(), key=lambda item: -(words.number(item[1]) or 0.0))
     rows = [
-        [Cell(words.gesture_name(name)), Cell(words.percent(share), share=share) if share is not None else measured("share", None)]
+        [
+            Cell(words.gesture_name(name)),
+            Cell(words.percent(share), share=share) if share is not None else measured("share", None),
+        ]
         for name, value in ordered
         for share in [words.number(value)]
     ]
-    return table("Share of each gesture", [named("gesture"), C("share of windows")], rows)
+    return table("Share of each gesture", [named("gesture"), numeric("share of windows")], rows)

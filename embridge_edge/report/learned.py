@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from statistics import median, stdev
 
 from embridge_edge.report import pictures, reading, words
-from embridge_edge.report.blocks import Block, Cell, Picture, Section, Table, measured, named, table
-from embridge_edge.report.blocks import Column as C
+from embridge_edge.report.blocks import Block, Cell, Picture, Section, Table, measured, named, numeric, table
 from embridge_edge.report.pictures import Axis, Estimate, Strip
 from embridge_edge.report.reading import Report, Row
 
@@ -23,13 +22,19 @@ def accuracy(report: Report) -> Section:
     blocks: list[Block] = []
     for index, group in enumerate(reading.groups(found)):
         blocks += _one_split(report, metric, found, group, index, several)
-    other = [row for row in reading.results(report) if str(row.get("metric")).startswith("zero_shot") and row.get("metric") != metric]
+    other = [
+        row
+        for row in reading.results(report)
+        if str(row.get("metric")).startswith("zero_shot") and row.get("metric") != metric
+    ]
     if other:
         blocks.append(_zero_shot(other))
     return Section("accuracy", title, _accuracy_lead(report, metric, found), tuple(blocks))
 
 
-def _one_split(report: Report, metric: str, found: list[Row], group: tuple[str, str], index: int, several: bool) -> list[Block]:
+def _one_split(
+    report: Report, metric: str, found: list[Row], group: tuple[str, str], index: int, several: bool
+) -> list[Block]:
     data, split = group
     own = reading.in_group(found, group)
     names = reading.models(own)
@@ -40,11 +45,15 @@ def _one_split(report: Report, metric: str, found: list[Row], group: tuple[str, 
     chance = 1.0 / gestures if metric == "balanced_accuracy" and gestures > 1 else None
     points = [
         Estimate(
-            words.model_short(row.get("model")), float(row["value"]), words.number(row.get("ci_low")), words.number(row.get("ci_high")),
-            words.quantity(metric, row["value"]), "accent" if row.get("model") == about else "base" if row.get("model") == beside else "ink",
+            words.model_short(row.get("model")),
+            float(row["value"]),
+            words.number(row.get("ci_low")),
+            words.number(row.get("ci_high")),
+            words.quantity(metric, row["value"]),
+            "accent" if row.get("model") == about else "base" if row.get("model") == beside else "ink",
         )
         for row in own
-    ]  # fmt: skip
+    ]
     reference = None
     if base is not None:
         ends = words.number(base.get("ci_low")), words.number(base.get("ci_high"))
@@ -52,39 +61,69 @@ def _one_split(report: Report, metric: str, found: list[Row], group: tuple[str, 
     said = "; ".join(f"{point.label} {point.text}" for point in points)
     alt = f"{words.capital(words.metric_name(metric))}, {where}: {said}."
     svg = pictures.intervals(f"accuracy{index}", alt, points, _axis(metric, own), reference=reference, chance=chance)
-    caption = f"{words.capital(where)}: {words.split_meaning(split)}. " if words.split_meaning(split) else f"{words.capital(where)}. "
+    caption = (
+        f"{words.capital(where)}: {words.split_meaning(split)}. "
+        if words.split_meaning(split)
+        else f"{words.capital(where)}. "
+    )
     caption += "Dot: mean over wearers. Line: 95 % bootstrap interval over wearers."
     if not any(point.low is not None for point in points):
-        caption = caption.replace(" Line: 95 % bootstrap interval over wearers.", " No interval: fewer than three wearers.")
+        caption = caption.replace(
+            " Line: 95 % bootstrap interval over wearers.", " No interval: fewer than three wearers."
+        )
     if base is not None:
-        caption += f" Vertical: {words.model_short(beside)} and its interval."
+        caption += f" Vertical: {words.model_short(beside)}" + (
+            " and its interval." if base.get("ci_low") is not None else "."
+        )
     if chance is not None:
         caption += f" Chance among {gestures} gestures is {words.percent(chance)}."
     rows = [_accuracy_row(metric, row, base, about) for row in own]
-    columns = [named("model"), C(words.metric_name(metric)), C("95 % interval"), C("against LDA" if beside == "lda"
-               else f"against {words.model_short(beside)}" if beside else "against a baseline"), C("n")]  # fmt: skip
+    columns = [
+        named("model"),
+        numeric(words.metric_name(metric)),
+        numeric("95 % interval"),
+        numeric(f"against {words.model_short(beside)}" if beside else "against a baseline"),
+    ]
+    # Models of a split are judged on the same windows: n then stands once, in the title.
+    counts = {_n(row) for row in own}
+    if len(counts) > 1:
+        columns, rows = (
+            [*columns, numeric("n")],
+            [[*cells, Cell(_n(row))] for cells, row in zip(rows, own, strict=True)],
+        )
+    n = f" ({counts.pop()})" if len(counts) == 1 else ""
     return [
         Picture(svg, caption, pictures.WIDTH),
-        table(f"{words.capital(words.metric_name(metric))}, {where}", columns, rows),
+        table(f"{words.capital(words.metric_name(metric))}, {where}{n}", columns, rows),
     ]
 
 
 def _accuracy_row(metric: str, row: Row, base: Row | None, about: str | None) -> list[Cell]:
     interval = words.interval(metric, row.get("ci_low"), row.get("ci_high"))
     return [
-        Cell(words.model_name(row.get("model")), note="goes to the device" if row.get("model") == about == "student_int8" else ""),
+        Cell(
+            words.model_name(row.get("model")),
+            note="goes to the device" if row.get("model") == about == "student_int8" else "",
+        ),
         measured(metric, row.get("value")),
         Cell(interval) if interval else Cell("none: fewer than 3 wearers", "quiet"),
         _difference(metric, row, base),
-        Cell(words.count(row.get("n_groups"), "wearer"), note=words.count(row.get("n"), "window")),
     ]
+
+
+def _n(row: Row) -> str:
+    return f"{words.count(row.get('n_groups'), 'wearer')}, {words.count(row.get('n'), 'window')}"
 
 
 def _spread(metric: str, value: object) -> Cell:
     real = words.number(value)
     if real is None:
         return Cell("none: one wearer", "quiet")
-    return Cell(f"± {100 * real:.1f}{words.SPACE}points" if words.is_fraction(metric) else f"± {words.quantity(metric, real, 0)}")
+    return Cell(
+        f"±{words.SPACE}{100 * real:.1f}{words.SPACE}points"
+        if words.is_fraction(metric)
+        else f"±{words.SPACE}{words.significant(real, 2)}"
+    )
 
 
 def _difference(metric: str, row: Row, base: Row | None) -> Cell:
@@ -100,7 +139,9 @@ def _difference(metric: str, row: Row, base: Row | None) -> Cell:
 
 def _axis(metric: str, found: list[Row]) -> Axis:
     if metric == "r2":
-        ends = [end for row in found for end in map(words.number, (row.get("value"), row.get("ci_low"))) if end is not None]
+        ends = [
+            end for row in found for end in map(words.number, (row.get("value"), row.get("ci_low"))) if end is not None
+        ]
         return Axis(max(-1.0, min([0.0, *ends])), 1.0, words.metric_name(metric))
     if words.is_fraction(metric):
         return Axis(0.0, 1.0, f"{words.shortened(words.metric_name(metric), 40)} (%)", 100.0)
@@ -122,24 +163,36 @@ def _accuracy_lead(report: Report, metric: str, found: list[Row]) -> str:
         if base is not None:
             text += f" against {words.model_short(beside)}'s {words.quantity(metric, base['value'])}"
             wins = _wins(report, metric, group[1], about or "", beside or "")
-            text += f", better for {wins.better} of {words.count(wins.n, 'wearer')}" if wins.n > 1 and not several else ""
+            text += (
+                f", better for {wins.better} of {words.count(wins.n, 'wearer')}" if wins.n > 1 and not several else ""
+            )
         said.append(text)
-    equal = " Balanced accuracy weighs every gesture alike, so that rest, the most frequent, cannot flatter it." if metric == "balanced_accuracy" else ""
+    equal = (
+        " Balanced accuracy weighs every gesture alike, so that rest, the most frequent, cannot flatter it."
+        if metric == "balanced_accuracy"
+        else ""
+    )
     return f"{words.capital(words.model_name(about))}: {'; '.join(said)}.{equal}" if said else equal.strip()
 
 
 def _zero_shot(found: list[Row]) -> Table:
     rows = [
         [
-            Cell(words.model_name(row.get("model"))), Cell(words.split_name(row.get("split"))),
+            Cell(words.model_name(row.get("model")), note=words.split_name(row.get("split"))),
             Cell("unseen in training" if "unseen" in str(row.get("metric")) else "seen in training"),
             measured(str(row.get("metric")), row.get("value")),
             Cell(words.interval("", row.get("ci_low"), row.get("ci_high")) or "none: fewer than 3 wearers"),
             Cell(words.count(row.get("n_groups"), "wearer"), note=words.count(row.get("n"), "window")),
         ]
         for row in found
-    ]  # fmt: skip
-    columns = [named("model"), named("split"), named("gestures"), C("balanced accuracy"), C("95 % interval"), C("n")]
+    ]
+    columns = [
+        named("model and split"),
+        named("gestures"),
+        numeric("balanced accuracy"),
+        numeric("95 % interval"),
+        numeric("n"),
+    ]
     return table("Zero-shot: decided by the gesture's pose alone", columns, rows)
 
 
@@ -147,8 +200,11 @@ def gestures(report: Report) -> Section:
     """Confusion of the shipped model, recall of every gesture, the worst one flagged."""
     tables = [item for item in map(_read_confusion, reading.rows(report, "confusions")) if item is not None]
     if not tables:
-        classes = reading.texts(reading.record(report, "data").get("gestures"))
-        why = "no confusion was counted." if classes else "the data have no gesture classes."
+        why = (
+            "the data have no gesture classes."
+            if reading.record(report, "data").get("gestures") == []
+            else "no confusion was counted."
+        )
         return Section("gestures", "Gestures", missing=why)
     names = sorted({item.model for item in tables}, key=words.model_rank)
     about = reading.shipped_model(names) or names[0]
@@ -203,7 +259,9 @@ def _read_confusion(row: Row) -> _Confusion | None:
     counts = row.get("counts")
     if not names or not isinstance(counts, list | tuple) or len(counts) != len(names):
         return None
-    table_of = tuple(tuple(words.number(value) or 0.0 for value in line) for line in counts if isinstance(line, list | tuple))
+    table_of = tuple(
+        tuple(words.number(value) or 0.0 for value in line) for line in counts if isinstance(line, list | tuple)
+    )
     if len(table_of) != len(names) or any(len(line) != len(names) for line in table_of):
         return None
     return _Confusion(str(row.get("model")), str(row.get("split")), names, table_of)
@@ -214,12 +272,14 @@ def _confusion_picture(shown: _Confusion, index: int) -> Picture:
     alt = f"Confusion matrix, {title}; worst gesture: {shown.worst_text()}."
     svg = pictures.confusion(f"confusion{index}", alt, shown.gestures, shown.counts, shown.worst)
     caption = f"{title}. Row: true gesture; cell: share of its windows in %. Framed: the worst gesture."
-    return Picture(svg, caption, pictures.confusion_width(len(shown.gestures)))
+    return Picture(svg, caption, pictures.confusion_width(shown.gestures))
 
 
 def _recall_table(own: list[_Confusion], shown: _Confusion) -> Table:
-    alike = [item for item in own if item.gestures == shown.gestures]
-    order = sorted(range(len(shown.gestures)), key=lambda index: (shown.recall(index) is None, shown.recall(index) or 0.0))
+    alike = [shown, *(item for item in own if item is not shown and item.gestures == shown.gestures)]
+    order = sorted(
+        range(len(shown.gestures)), key=lambda index: (shown.recall(index) is None, shown.recall(index) or 0.0)
+    )
     rows = []
     for gesture in order:
         row = [Cell(shown.gestures[gesture], note=words.count(shown.windows(gesture), "window"))]
@@ -229,9 +289,11 @@ def _recall_table(own: list[_Confusion], shown: _Confusion) -> Table:
                 row.append(Cell("no test window", "missing"))
             else:
                 worst = gesture == item.worst
-                row.append(Cell(words.percent(recall), "bad" if worst else "", note="worst" if worst else "", share=recall))
+                row.append(
+                    Cell(words.percent(recall), "bad" if worst else "", note="worst" if worst else "", share=recall)
+                )
         rows.append(row)
-    columns = [named("gesture"), *(C(words.model_short(item.model)) for item in alike)]
+    columns = [named("gesture"), *(numeric(words.model_short(item.model)) for item in alike)]
     note = "Worst first. Recall: share of a gesture's windows that are decided rightly, over all wearers together."
     return table(f"Recall of every gesture, {words.split_name(shown.split)}", columns, rows, note)
 
@@ -239,41 +301,72 @@ def _recall_table(own: list[_Confusion], shown: _Confusion) -> Table:
 def wearers(report: Report) -> Section:
     """How the main metric spreads over wearers, and who is served worst."""
     metric = reading.main_metric(report)
-    found = [row for row in _per_wearer(report, metric)]
+    found = _per_wearer(report, metric)
     title = "Wearers"
     shipped = reading.shipped_model(reading.models(found))
     if not found:
         return Section("wearers", title, missing="no result per wearer.")
+    several = [
+        split
+        for split in {str(row.get("split")) for row in found}
+        if len({str(row.get("wearer")) for row in found if str(row.get("split")) == split}) > 1
+    ]
+    if not several:
+        return Section("wearers", title, missing="one wearer shows no spread between wearers.")
     blocks: list[Block] = []
     said = []
-    for index, split in enumerate(sorted({str(row.get("split")) for row in found}, key=words.split_rank)):
+    for index, split in enumerate(sorted(several, key=words.split_rank)):
         own = [row for row in found if str(row.get("split")) == split]
         names = reading.models(own)
         about, beside = reading.shipped_model(names), reading.baseline_model(names)
-        values = {name: {str(row.get("wearer")): float(row["value"]) for row in own if str(row.get("model")) == name} for name in names}
+        values = {
+            name: {str(row.get("wearer")): float(row["value"]) for row in own if str(row.get("model")) == name}
+            for name in names
+        }
         if about is not None and len(values[about]) > 1:
             worst = min(values[about], key=lambda wearer: values[about][wearer])
             best = max(values[about].values())
-            said.append(f"{words.split_name(split)} from {words.quantity(metric, values[about][worst])} "
-                        f"({worst}) to {words.quantity(metric, best)}")  # fmt: skip
+            said.append(
+                f"{words.split_name(split)} from {words.quantity(metric, values[about][worst])} "
+                f"({worst}) to {words.quantity(metric, best)}"
+            )
         lines = [
-            Strip(words.model_short(name), tuple(values[name].values()), "accent" if name == about else "base" if name == beside else "ink")
+            Strip(
+                words.model_short(name),
+                tuple(values[name].values()),
+                "accent" if name == about else "base" if name == beside else "ink",
+            )
             for name in names
         ]
         most = max(len(line.values) for line in lines)
-        alt = f"{words.capital(words.metric_name(metric))} of each of {words.count(most, 'wearer')}, {words.split_name(split)}."
-        caption = f"{words.capital(words.split_name(split))}. One dot per wearer, {words.count(most, 'wearer')}; tick: mean."
-        blocks.append(Picture(pictures.strips(f"wearers{index}", alt, lines, _axis(metric, own)), caption, pictures.WIDTH))
+        alt = f"{words.capital(words.metric_name(metric))} of each of {words.count(most, 'wearer')}, "
+        alt += f"{words.split_name(split)}; mean and spread are in the table beside."
+        caption = (
+            f"{words.capital(words.split_name(split))}. One dot per wearer, {words.count(most, 'wearer')}; tick: mean."
+        )
+        blocks.append(
+            Picture(pictures.strips(f"wearers{index}", alt, lines, _axis(metric, own)), caption, pictures.WIDTH)
+        )
         blocks.append(_wearer_table(report, metric, split, values, beside))
-    lead = f"{words.capital(words.metric_name(metric))} of the {words.model_name(shipped)}: {'; '.join(said)}." if said else ""
+    lead = (
+        f"{words.capital(words.metric_name(metric))} of the {words.model_name(shipped)}: {'; '.join(said)}."
+        if said
+        else ""
+    )
     return Section("wearers", title, lead, tuple(blocks))
 
 
 def _per_wearer(report: Report, metric: str) -> list[Row]:
-    return [row for row in reading.rows(report, "per_wearer") if row.get("metric") == metric and words.number(row.get("value")) is not None]
+    return [
+        row
+        for row in reading.rows(report, "per_wearer")
+        if row.get("metric") == metric and words.number(row.get("value")) is not None
+    ]
 
 
-def _wearer_table(report: Report, metric: str, split: str, values: dict[str, dict[str, float]], beside: str | None) -> Table:
+def _wearer_table(
+    report: Report, metric: str, split: str, values: dict[str, dict[str, float]], beside: str | None
+) -> Table:
     rows = []
     for model, of in values.items():
         ordered = sorted(of.values())
@@ -286,11 +379,22 @@ def _wearer_table(report: Report, metric: str, split: str, values: dict[str, dic
                 measured(metric, median(ordered)),
                 measured(metric, ordered[-1]),
                 _spread(metric, stdev(ordered) if len(ordered) > 1 else None),
-                Cell("baseline", "quiet") if model == beside else Cell(f"{wins.better} of {wins.n}") if wins.n else Cell("no baseline", "quiet"),
+                Cell("baseline", "quiet")
+                if model == beside
+                else Cell(f"{wins.better} of {wins.n}")
+                if wins.n
+                else Cell("no baseline", "quiet"),
             ]
         )
     name = words.model_short(beside) if beside else "a baseline"
-    columns = [named("model"), C("worst wearer"), C("median"), C("best wearer"), C("spread"), C(f"wearers better than {name}")]
+    columns = [
+        named("model"),
+        numeric("worst wearer"),
+        numeric("median"),
+        numeric("best wearer"),
+        numeric("spread"),
+        numeric(f"wearers better than {name}"),
+    ]
     return table(f"{words.capital(words.metric_name(metric))} over wearers, {words.split_name(split)}", columns, rows)
 
 
@@ -303,6 +407,9 @@ class _Wins:
 def _wins(report: Report, metric: str, split: str, model: str, beside: str) -> _Wins:
     """For how many wearers a model is better than the baseline, of those whom both were judged on."""
     own = [row for row in _per_wearer(report, metric) if str(row.get("split")) == split]
-    mine, base = ({str(row.get("wearer")): float(row["value"]) for row in own if str(row.get("model")) == name} for name in (model, beside))
+    mine, base = (
+        {str(row.get("wearer")): float(row["value"]) for row in own if str(row.get("model")) == name}
+        for name in (model, beside)
+    )
     both = mine.keys() & base.keys()
     return _Wins(sum(mine[wearer] > base[wearer] for wearer in both), len(both))

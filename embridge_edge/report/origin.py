@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from embridge_edge.report import reading, words
-from embridge_edge.report.blocks import Block, Cell, Facts, Section, measured, named, said, table
-from embridge_edge.report.blocks import Column as C
+from embridge_edge.report.blocks import Block, Cell, Facts, Section, measured, named, numeric, said, table
 from embridge_edge.report.reading import Report
 
 
@@ -25,7 +24,11 @@ def chain(report: Report) -> Section:
     else:
         pairs.append(("Band-pass", "none"))
     notches = resolved.get("notch_hz")
-    known = [f"{value:g}" for value in map(words.number, notches if isinstance(notches, list | tuple) else [notches]) if value is not None]
+    known = [
+        f"{value:g}"
+        for value in map(words.number, notches if isinstance(notches, list | tuple) else [notches])
+        if value is not None
+    ]
     pairs.append(("Notches", f"{words.listed(known)}{words.SPACE}Hz" if known else "none"))
     for key, name in (("window_ms", "Window"), ("hop_ms", "Hop (one decision each)"), ("frame_ms", "Feature frame")):
         value = words.number(resolved.get(key))
@@ -35,8 +38,14 @@ def chain(report: Report) -> Section:
         samples = f" ({words.count(value * rate / 1000.0, 'sample')})" if rate else ""
         pairs.append((name, f"{value:.5g}{words.SPACE}ms{samples}"))
     shown = {"rate_hz", "bandpass_hz", "notch_hz", "window_ms", "hop_ms", "frame_ms"}
-    pairs += [(words.capital(str(key).replace("_", " ")), _plain(value)) for key, value in resolved.items() if key not in shown]
-    lead = "What the recipe's milliseconds and hertz became for these recordings; the same chain is stored in every file."
+    pairs += [
+        (words.capital(str(key).replace("_", " ")), _plain(value))
+        for key, value in resolved.items()
+        if key not in shown
+    ]
+    lead = (
+        "What the recipe's milliseconds and hertz became for these recordings; the same chain is stored in every file."
+    )
     return Section("chain", title, lead, (Facts("Signal chain", tuple(pairs)),))
 
 
@@ -58,7 +67,10 @@ def data(report: Report) -> Section:
         ("Channels", words.count(record.get("channels"))),
         ("Sample rate", words.quantity("rate_hz", record.get("rate_hz"))),
         ("Unit of the samples", str(unit) if unit else "not stated"),
-        (f"Gestures ({len(gestures)})" if gestures else "Gestures", words.listed(gestures, 40) if gestures else "none: the data have no classes"),
+        (
+            f"Gestures ({len(gestures)})" if gestures else "Gestures",
+            words.listed(gestures, 40) if gestures else "none: the data have no classes",
+        ),
     )
     problems = reading.texts(record.get("problems"))
     blocks: list[Block] = [Facts("Recordings", pairs)]
@@ -66,8 +78,12 @@ def data(report: Report) -> Section:
         rows = [[Cell(str(index)), Cell(problem)] for index, problem in enumerate(problems[:30], start=1)]
         note = f"{len(problems) - 30} more are in report.json." if len(problems) > 30 else ""
         blocks.append(table(f"Problems in files: {len(problems)}", [named("no."), named("problem")], rows, note))
-    lead = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} found in the files." if problems else "No problem was found in the files."
-    return Section("data", "Data", lead if "problems" in record else "", tuple(blocks))
+    lead = (
+        f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} found in the files."
+        if problems
+        else "No problem was found in the files."
+    )
+    return Section("data", "Data", lead if isinstance(record.get("problems"), list) else "", tuple(blocks))
 
 
 def minutes(report: Report) -> Section:
@@ -86,7 +102,12 @@ def minutes(report: Report) -> Section:
     spent = sum(words.number(row.get("minutes")) or 0.0 for row in found if row.get("cached") is not True)
     kept = sum(row.get("cached") is True for row in found)
     lead = f"{_minutes(spent)} computed; {kept} of {words.count(len(found), 'step')} came from the cache."
-    return Section("minutes", "Minutes per step", lead, (table("Wall clock on this host", [named("step"), C("time"), named("origin")], rows),))
+    return Section(
+        "minutes",
+        "Minutes per step",
+        lead,
+        (table("Wall clock on this host", [named("step"), numeric("time"), named("origin")], rows),),
+    )
 
 
 def _minutes(value: float) -> str:
@@ -104,18 +125,33 @@ def provenance(report: Report) -> Section:
     ]
     blocks: list[Block] = [Facts("Run", tuple(pairs))]
     if host:
-        machine = [(words.capital(_machine(key)), _host_value(key, value)) for key, value in host.items() if not isinstance(value, Mapping)]
+        machine = [
+            (words.capital(_machine(key)), _host_value(key, value))
+            for key, value in host.items()
+            if not isinstance(value, Mapping)
+        ]
         blocks.append(Facts("Host", tuple(machine)))
     if versions:
-        rows = [[Cell(str(name)), said(version)] for name, version in sorted(versions.items(), key=lambda item: str(item[0]).lower())]
-        blocks.append(table("Versions", [named("package"), named("version")], rows))
-    if lines := [[Cell(key), Cell(value)] for key, value in _flat(recipe)]:
-        blocks.append(table("Recipe, every setting", [named("setting"), named("value")], lines))
+        ordered = sorted(versions.items(), key=lambda item: str(item[0]).lower())
+        blocks.append(Facts("Versions", tuple((str(name), _plain(version)) for name, version in ordered)))
+    flat = tuple((key, _plain(value)) for key, value in recipe.items() if not isinstance(value, Mapping))
+    blocks += [Facts("Recipe", flat)] if flat else []
+    blocks += [
+        Facts(f"Recipe: {key}", tuple(_flat(value)))
+        for key, value in recipe.items()
+        if isinstance(value, Mapping) and value
+    ]
     return Section("provenance", "Provenance", "", tuple(blocks))
 
 
 def _machine(key: str) -> str:
-    names = {"cpu": "processor", "os": "operating system", "memory_gib": "memory", "memory_mib": "memory", "python": "Python"}
+    names = {
+        "cpu": "processor",
+        "os": "operating system",
+        "memory_gib": "memory",
+        "memory_mib": "memory",
+        "python": "Python",
+    }
     return names.get(key, key.replace("_", " "))
 
 
@@ -153,20 +189,36 @@ def everything(report: Report) -> Section:
             Cell(words.metric_name(row.get("metric")), note=words.split_name(row.get("split"))),
             Cell(words.model_name(row.get("model")), note=str(row.get("data") or "")),
             measured(str(row.get("metric")), row.get("value")),
-            Cell(interval) if (interval := words.interval(str(row.get("metric")), row.get("ci_low"), row.get("ci_high"))) else Cell("none", "quiet"),
+            Cell(interval)
+            if (interval := words.interval(str(row.get("metric")), row.get("ci_low"), row.get("ci_high")))
+            else Cell("none", "quiet"),
             Cell(_spread(row)) if words.number(row.get("spread")) is not None else Cell("none", "quiet"),
             Cell(words.count(row.get("n_groups"), "wearer"), note=words.count(row.get("n"), "window")),
         ]
-        for row in sorted(found, key=lambda row: (_metric_rank(row), words.split_rank(row.get("split")), words.model_rank(row.get("model"))))
+        for row in sorted(
+            found,
+            key=lambda row: (_metric_rank(row), words.split_rank(row.get("split")), words.model_rank(row.get("model"))),
+        )
     ]
-    columns = [named("metric and split"), named("model"), C("mean over wearers"), C("95 % interval"), C("spread between wearers"), C("n")]
+    columns = [
+        named("metric and split"),
+        named("model"),
+        numeric("mean over wearers"),
+        numeric("95 % interval"),
+        numeric("spread between wearers"),
+        numeric("n"),
+    ]
     note = "Spread: standard deviation between wearers. No interval below three wearers, no spread below two."
     return Section("results", "All results", "", (table("Every number of report.json's results", columns, rows, note),))
 
 
 def _spread(row: Mapping[str, Any]) -> str:
     value, metric = float(row["spread"]), str(row.get("metric"))
-    return f"± {100 * value:.1f}{words.SPACE}points" if words.is_fraction(metric) else f"± {words.significant(value, 2)}"
+    return (
+        f"±{words.SPACE}{100 * value:.1f}{words.SPACE}points"
+        if words.is_fraction(metric)
+        else f"±{words.SPACE}{words.significant(value, 2)}"
+    )
 
 
 def _metric_rank(row: Mapping[str, Any]) -> tuple[int, str]:

@@ -54,7 +54,9 @@ def render(report: Mapping[str, Any]) -> str:
         raise EdgeError(f"The page needs {error.name}; run: pip install 'embridge-edge[report]'.") from None
     from importlib.resources import files
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.tests |= {"picture": _is(Picture), "table": _is(Table), "facts": _is(Facts)}
     environment.filters["breakable"] = _breakable
     template = environment.from_string(files("embridge_edge.report").joinpath("page.html").read_text("utf-8"))
@@ -73,10 +75,11 @@ def _is(kind: type[Any]) -> Any:
 
 
 def _breakable(text: str) -> Any:
-    """Escaped text that may break after the marks that paths and layer names are made with."""
+    """Escaped text that breaks after the marks in paths and in names of layers, and not inside a range of numbers."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([/_;])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704  (escaped before)
+    marked = re.sub(r"([/_;])(?=\w)", r"\1<wbr>", str(escape(text)))
+    return Markup(marked.replace("–", "&NoBreak;–&NoBreak;"))  # noqa: S704  (escaped before)
 
 
 def _headline_facts(report: Mapping[str, Any]) -> list[str]:
@@ -84,7 +87,9 @@ def _headline_facts(report: Mapping[str, Any]) -> list[str]:
     data, recipe = reading.record(report, "data"), reading.record(report, "recipe")
     facts = [f"target {reading.target_name(report)}"] if reading.target_name(report) != "the target" else []
     if data.get("name"):
-        people = f", {words.count(data.get('wearers'), 'wearer')}" if words.number(data.get("wearers")) is not None else ""
+        people = (
+            f", {words.count(data.get('wearers'), 'wearer')}" if words.number(data.get("wearers")) is not None else ""
+        )
         facts.append(f"data {data['name']}{people}")
     if recipe.get("name"):
         facts.append(f"recipe {recipe['name']}")

@@ -1,7 +1,7 @@
 """Pictures as inline SVG: pure functions of numbers, drawn by matplotlib, coloured by the page.
 
-Colours are names of CSS variables of the page, so that one picture serves the light scheme, the dark one and print. Text
-stays text, in the page's font. Widths are in pixels of the page: 400 fits a phone without shrinking much.
+Colours are names of CSS variables of the page, so that one picture serves the light scheme, the dark one and
+print. Text stays text, in the page's font. Widths are in pixels of the page: 400 fits a phone without shrinking much.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from embridge_edge.report.words import shortened
 
 WIDTH = 400
 
-_ROLES = ("ink", "muted", "line", "soft", "accent", "base", "good", "bad", "paper")
-_COLOUR = {role: f"#0{index}0{index}0{index}" for index, role in enumerate(_ROLES, start=1)}
+_ROLES = ("ink", "muted", "line", "soft", "accent", "base", "good", "bad", "cell", "on_cell")
+_COLOUR = {role: f"#0{index:x}0{index:x}0{index:x}" for index, role in enumerate(_ROLES, start=1)}
 _ROLE_OF = {colour: role for role, colour in _COLOUR.items()}
 _FONT = 12.0
 _LABELS = 92
+_LONGEST = 16  # characters of a gesture's name
+_SLANT = 46  # what the last column's slanted name needs to the right
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,13 @@ class Axis:
 
 
 def intervals(
-    name: str, alt: str, points: Sequence[Estimate], axis: Axis, *, reference: Estimate | None = None, chance: float | None = None
+    name: str,
+    alt: str,
+    points: Sequence[Estimate],
+    axis: Axis,
+    *,
+    reference: Estimate | None = None,
+    chance: float | None = None,
 ) -> str:
     """Each value as a dot with its interval; the reference runs through all rows, chance is dotted.
 
@@ -90,18 +98,42 @@ def intervals(
         axes = _rows(figure, height, [point.label for point in points], axis, left=_LABELS, right=54, top=22, bottom=44)
         if reference is not None:
             if reference.low is not None and reference.high is not None:
-                axes.axvspan(reference.low * axis.factor, reference.high * axis.factor, color=_COLOUR["base"], alpha=0.14, lw=0)
+                axes.axvspan(
+                    reference.low * axis.factor, reference.high * axis.factor, color=_COLOUR["base"], alpha=0.14, lw=0
+                )
             axes.axvline(reference.value * axis.factor, color=_COLOUR["base"], lw=1.5)
-            axes.text(reference.value * axis.factor, -0.6, reference.label, color=_COLOUR["base"], ha="center", va="bottom", size=11)
+            axes.text(
+                reference.value * axis.factor,
+                -0.6,
+                reference.label,
+                color=_COLOUR["base"],
+                ha="center",
+                va="bottom",
+                size=11,
+            )
         if chance is not None:
             axes.axvline(chance * axis.factor, color=_COLOUR["muted"], lw=1.2, ls=(0, (1.5, 2.5)))
             axes.text(chance * axis.factor, -0.6, "chance", color=_COLOUR["muted"], ha="center", va="bottom", size=11)
         for row, point in enumerate(points):
             colour = _COLOUR[point.role]
             if point.low is not None and point.high is not None:
-                axes.plot([point.low * axis.factor, point.high * axis.factor], [row, row], color=colour, lw=2.5, solid_capstyle="round")
+                axes.plot(
+                    [point.low * axis.factor, point.high * axis.factor],
+                    [row, row],
+                    color=colour,
+                    lw=2.5,
+                    solid_capstyle="round",
+                )
             axes.plot([point.value * axis.factor], [row], "o", color=colour, ms=8)
-            axes.text(1.0, row, f"  {point.text}", transform=axes.get_yaxis_transform(), color=colour, va="center", weight="bold")
+            axes.text(
+                1.0,
+                row,
+                f"  {point.text}",
+                transform=axes.get_yaxis_transform(),
+                color=colour,
+                va="center",
+                weight="bold",
+            )
 
     return _svg(name, alt, WIDTH, height, draw)
 
@@ -125,14 +157,15 @@ def strips(name: str, alt: str, lines: Sequence[Strip], axis: Axis) -> str:
     return _svg(name, alt, WIDTH, height, draw)
 
 
-def confusion(name: str, alt: str, gestures: Sequence[str], counts: Sequence[Sequence[float]], worst: int | None) -> str:
+def confusion(
+    name: str, alt: str, gestures: Sequence[str], counts: Sequence[Sequence[float]], worst: int | None
+) -> str:
     """Shares of each row's windows, truth down and decision across; the worst row is framed."""
-    many = len(gestures)
-    cell, left, right = confusion_cell(many), 110, 46
-    width, top, bottom = left + cell * many + right, 104, 22
+    many, left, cell = len(gestures), _label_room(gestures), confusion_cell(gestures)
+    width, top, bottom = confusion_width(gestures), 104, 22
     height = top + cell * many + bottom
     size = _FONT if many <= 10 else 9.5
-    labels = [shortened(gesture, 16) for gesture in gestures]
+    labels = [shortened(gesture, _LONGEST) for gesture in gestures]
 
     def draw(figure: Any) -> None:
         from matplotlib.patches import Rectangle
@@ -146,18 +179,38 @@ def confusion(name: str, alt: str, gestures: Sequence[str], counts: Sequence[Seq
             known = total > 0
             bad = row == worst
             axes.text(
-                -0.2, row + 0.5, labels[row], ha="right", va="center", color=_COLOUR["bad" if bad else "ink" if known else "muted"],
+                -0.2,
+                row + 0.5,
+                labels[row],
+                ha="right",
+                va="center",
+                color=_COLOUR["bad" if bad else "ink" if known else "muted"],
                 weight="bold" if bad else "normal",
-            )  # fmt: skip
-            axes.text(row + 0.45, -0.2, labels[row], ha="left", va="bottom", rotation=55, rotation_mode="anchor", color=_COLOUR["ink"])
+            )
+            axes.text(
+                row + 0.45,
+                -0.2,
+                labels[row],
+                ha="left",
+                va="bottom",
+                rotation=55,
+                rotation_mode="anchor",
+                color=_COLOUR["ink"],
+            )
             for column, value in enumerate(values):
                 share = value / total if known else 0.0
                 axes.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fc=_COLOUR["soft"], lw=0))
                 if share >= 0.005:
-                    axes.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fc=_COLOUR["accent"], alpha=0.08 + 0.92 * share, lw=0))
+                    axes.add_patch(
+                        Rectangle(
+                            (column + 0.03, row + 0.03), 0.94, 0.94, fc=_COLOUR["cell"], alpha=0.08 + 0.92 * share, lw=0
+                        )
+                    )
                 if share >= (0.01 if many <= 10 else 0.1):
-                    colour = _COLOUR["paper" if share > 0.5 else "ink"]
-                    axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", size=size, color=colour)
+                    colour = _COLOUR["on_cell" if share > 0.72 else "ink"]
+                    axes.text(
+                        column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", size=size, color=colour
+                    )
             if bad:
                 axes.add_patch(Rectangle((0, row), many, 1, fc="none", ec=_COLOUR["bad"], lw=2, clip_on=False))
         axes.text(many / 2, many + 0.12, "decided (%) →", ha="center", va="top", color=_COLOUR["muted"], size=11)
@@ -165,13 +218,18 @@ def confusion(name: str, alt: str, gestures: Sequence[str], counts: Sequence[Seq
     return _svg(name, alt, width, height, draw)
 
 
-def confusion_cell(many: int) -> int:
-    """Side of a cell in pixels, for so many gestures."""
-    return max(24, min(34, (WIDTH - 156) // max(1, many)))
+def confusion_cell(gestures: Sequence[str]) -> int:
+    """Side of a cell in pixels: what fits a phone, but never too small for a number."""
+    return max(24, min(34, int((WIDTH - _label_room(gestures) - _SLANT) / max(1, len(gestures)))))
 
 
-def confusion_width(many: int) -> int:
-    return 156 + confusion_cell(many) * many
+def confusion_width(gestures: Sequence[str]) -> int:
+    """Width of the picture in pixels; more than `WIDTH` with many gestures."""
+    return _label_room(gestures) + confusion_cell(gestures) * len(gestures) + _SLANT
+
+
+def _label_room(gestures: Sequence[str]) -> int:
+    return 14 + int(7.2 * min(_LONGEST, max(map(len, gestures), default=0)))
 
 
 def bars(name: str, alt: str, lines: Sequence[Bar]) -> str:
@@ -187,17 +245,21 @@ def bars(name: str, alt: str, lines: Sequence[Bar]) -> str:
         for index, line in enumerate(lines):
             top = 40 * index + 4
             room = WIDTH - 8 - 7.2 * len(line.text)
-            axes.text(0, top + 9, shortened(line.label, max(8, int(room / 7.0))), ha="left", va="center", color=_COLOUR["ink"])
+            axes.text(
+                0, top + 9, shortened(line.label, max(8, int(room / 7.0))), ha="left", va="center", color=_COLOUR["ink"]
+            )
             axes.text(WIDTH, top + 9, line.text, ha="right", va="center", color=_COLOUR[line.role], weight="bold")
             full = line.limit if line.limit else longest
             axes.barh(top + 24, WIDTH, height=10, color=_COLOUR["soft"], lw=0)
-            axes.barh(top + 24, WIDTH * min(1.0, max(0.0, line.value / full)), height=10, color=_COLOUR[line.role], lw=0)
+            axes.barh(
+                top + 24, WIDTH * min(1.0, max(0.0, line.value / full)), height=10, color=_COLOUR[line.role], lw=0
+            )
 
     return _svg(name, alt, WIDTH, height, draw)
 
 
 def ranges(name: str, alt: str, lines: Sequence[Range], title: str) -> str:
-    """Per channel the range of the calibration windows (pale), that of the test data (thin), and what lies outside (red)."""
+    """Per channel the range of calibration windows (pale), that of test data (thin), and what lies outside (red)."""
     height = 22 * len(lines) + 52
     ends = [end for line in lines for end in (*line.calibration, *(line.test or ()))]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
@@ -220,9 +282,21 @@ def ranges(name: str, alt: str, lines: Sequence[Range], title: str) -> str:
     return _svg(name, alt, WIDTH, height, draw)
 
 
-def _rows(figure: Any, height: float, labels: Sequence[str], axis: Axis, *, left: float, right: float, top: float, bottom: float) -> Any:
+def _rows(
+    figure: Any,
+    height: float,
+    labels: Sequence[str],
+    axis: Axis,
+    *,
+    left: float,
+    right: float,
+    top: float,
+    bottom: float,
+) -> Any:
     """Axes with one named row per label, the first on top, and light vertical grid lines."""
-    axes = figure.add_axes((left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, (height - top - bottom) / height))
+    axes = figure.add_axes(
+        (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, (height - top - bottom) / height)
+    )
     axes.set_xlim(axis.low * axis.factor, axis.high * axis.factor)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_yticks(range(len(labels)), [shortened(label, 14) for label in labels])
@@ -243,8 +317,16 @@ def _svg(name: str, alt: str, width: float, height: float, draw: Callable[[Any],
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False, "text.usetex": False, "font.size": _FONT,
-                "font.family": ["DejaVu Sans"], "axes.unicode_minus": True, "path.simplify": False}  # fmt: skip
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "text.parse_math": False,
+        "text.usetex": False,
+        "font.size": _FONT,
+        "font.family": ["DejaVu Sans"],
+        "axes.unicode_minus": True,
+        "path.simplify": False,
+    }
     # Whatever matplotlibrc or style the user has, the pictures are the same.
     with matplotlib.rc_context(matplotlib.rcParamsDefault | settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # A missing glyph is the browser's business.
@@ -263,7 +345,12 @@ def _tidied(drawn: str, name: str, alt: str, width: float, height: float) -> str
         for child in list(parent):
             if _tag(child) == "metadata" or (_tag(child) == "defs" and any(_tag(item) == "style" for item in child)):
                 parent.remove(child)
-    used = {match for element in root.iter() for value in element.attrib.values() for match in re.findall(r"#([\w.-]+)", value)}
+    used = {
+        match
+        for element in root.iter()
+        for value in element.attrib.values()
+        for match in re.findall(r"#([\w.-]+)", value)
+    }
     for element in root.iter():
         element.tag = _tag(element)
         for key, value in list(element.attrib.items()):
@@ -299,11 +386,19 @@ def _tag(element: ElementTree.Element) -> str:
 
 def _styled(style: str) -> str:
     style = re.sub(r"font-family: [^;]*(?:; )?", "", style)
-    return re.sub(r"#[0-9a-f]{6}", lambda match: f"var(--{_ROLE_OF[match[0]]})" if match[0] in _ROLE_OF else match[0], style)
+    return re.sub(
+        r"#[0-9a-f]{6}",
+        lambda match: f"var(--{_ROLE_OF[match[0]].replace('_', '-')})" if match[0] in _ROLE_OF else match[0],
+        style,
+    )
 
 
 def _rounded(value: str) -> str:
-    return re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), value).replace("\n", "").strip()
+    return (
+        re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), value)
+        .replace("\n", "")
+        .strip()
+    )
 
 
 def _prune(element: ElementTree.Element) -> None:

@@ -16,7 +16,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u20
 
 
 def cleaned(value: Any) -> Any:
-    """`value` without NaN, and without characters that XML forbids or that steer a terminal or the direction of text."""
+    """`value` without NaN and without characters that XML forbids, or that steer a terminal or the text's direction."""
     return _printable(finite(value))
 
 
@@ -51,8 +51,14 @@ def texts(value: object) -> list[str]:
 
 def results(report: Report, metric: str | None = None) -> list[Row]:
     """Results that have a value, by split and then by model."""
-    found = [row for row in rows(report, "results") if number(row.get("value")) is not None and metric in (None, row.get("metric"))]
-    return sorted(found, key=lambda row: (str(row.get("data")), split_rank(row.get("split")), model_rank(row.get("model"))))
+    found = [
+        row
+        for row in rows(report, "results")
+        if number(row.get("value")) is not None and metric in (None, row.get("metric"))
+    ]
+    return sorted(
+        found, key=lambda row: (str(row.get("data")), split_rank(row.get("split")), model_rank(row.get("model")))
+    )
 
 
 def main_metric(report: Report) -> str:
@@ -103,6 +109,11 @@ def shipped_artifact(report: Report) -> Row | None:
             if all(word in text for word in wanted):
                 return row
     return artifacts[0] if artifacts else None
+
+
+def on_host(latency: Row) -> bool:
+    """Whether a latency is the wall clock of the machine that made the report, rather than of a board."""
+    return not latency.get("source") or "host" in str(latency["source"]).lower()
 
 
 def gesture_count(report: Report, split: str) -> int:

@@ -25,12 +25,17 @@ def table_markdown(report: Mapping[str, Any]) -> str:
         return ""
     groups = reading.groups(found)
     head = [words.metric_name(metric), *(f"{words.split_name(split)}{_of(data, groups)}" for data, split in groups)]
-    lines = [head, ["---", *("---:" for _ in groups)]]
-    for model in reading.models(found):
-        lines.append([words.model_name(model), *(_value(metric, _at(found, group, model)) for group in groups)])
+    lines = [head, ["---", *("---:" for _ in groups)], *_by_model(metric, found, groups)]
     rows = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-    said = "; ".join(f"{words.split_name(split)}{_of(data, groups)}: {_n(reading.in_group(found, (data, split)))}" for data, split in groups)
-    interval = "95 % bootstrap interval over wearers" if any(words.number(row.get("ci_low")) is not None for row in found) else "no interval"
+    said = "; ".join(
+        f"{words.split_name(split)}{_of(data, groups)}: {_n(reading.in_group(found, (data, split)))}"
+        for data, split in groups
+    )
+    interval = (
+        "95 % bootstrap interval over wearers"
+        if any(words.number(row.get("ci_low")) is not None for row in found)
+        else "no interval"
+    )
     return f"{rows}\n\nMean over wearers, {interval}. {_escaped(words.capital(said))}.\n".replace(words.SPACE, " ")
 
 
@@ -57,38 +62,64 @@ def _models(report: Report) -> list[str]:
         return ["No model was judged."]
     groups = reading.groups(found)
     lines = [["", *(f"{words.split_name(split)}{_of(data, groups)}" for data, split in groups)]]
-    for model in reading.models(found):
-        lines.append([words.model_name(model), *(_value(metric, _at(found, group, model)) for group in groups)])
+    lines += _by_model(metric, found, groups)
     lines.append(["n", *(_n(reading.in_group(found, group)) for group in groups)])
-    return [f"{words.capital(words.metric_name(metric))}, mean over wearers (95 % interval over wearers)", *_aligned(lines, left=(0,), indent="  ")]
+    return [
+        f"{words.capital(words.metric_name(metric))}, mean over wearers (95 % interval over wearers)",
+        *_aligned(lines, left=(0,), indent="  "),
+    ]
 
 
 def _device(report: Report) -> list[str]:
     lines = []
-    for row in [*reading.results(report, "class_flips"), *reading.results(report, "mean_removed_error")]:
-        metric = str(row.get("metric"))
-        lines.append([words.metric_name(metric), _value(metric, row), f"{words.split_name(row.get('split'))}, {words.count(row.get('n'), 'window')}"])
+    for metric in ("class_flips", "mean_removed_error"):
+        for row in reading.results(report, metric):
+            n = f"{words.split_name(row.get('split'))}, {words.count(row.get('n'), 'window')}"
+            lines.append([words.metric_name(metric), _value(metric, row), n])
     artifact = reading.shipped_artifact(report)
     if artifact is not None:
         lines.append(["model file", words.quantity("bytes", artifact.get("bytes")), str(artifact.get("path") or "")])
         lines.append(["tensor arena", words.quantity("bytes", artifact.get("arena_bytes")), "TFLM on the host"])
     for row in reading.rows(report, "latency")[:3]:
-        what = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; not the target"
-        lines.append(["latency on this host", words.quantity("p50_ms", row.get("p50_ms")), what])
+        what = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; "
+        what += "not the target" if reading.on_host(row) else str(row["source"])
+        lines.append(
+            [
+                "latency on this host" if reading.on_host(row) else "latency",
+                words.quantity("p50_ms", row.get("p50_ms")),
+                what,
+            ]
+        )
     return _aligned(lines, left=(0, 2))
 
 
 def _minutes(report: Report) -> list[str]:
-    lines = []
-    for row in reading.rows(report, "minutes"):
-        lines.append([str(row.get("step") or "step"), _time(row.get("minutes")), "cached" if row.get("cached") is True else ""])
-    spent = sum(words.number(row.get("minutes")) or 0.0 for row in reading.rows(report, "minutes") if row.get("cached") is not True)
-    return ["Minutes per step", *_aligned([*lines, ["computed", f"{spent:.1f}", ""]], left=(0, 2), indent="  ")] if lines else []
+    lines = [
+        [str(row.get("step") or "step"), _time(row.get("minutes")), "cached" if row.get("cached") is True else ""]
+        for row in reading.rows(report, "minutes")
+    ]
+    spent = sum(
+        words.number(row.get("minutes")) or 0.0
+        for row in reading.rows(report, "minutes")
+        if row.get("cached") is not True
+    )
+    return (
+        ["Minutes per step", *_aligned([*lines, ["computed", f"{spent:.1f}", ""]], left=(0, 2), indent="  ")]
+        if lines
+        else []
+    )
 
 
 def _time(value: object) -> str:
     real = words.number(value)
     return words.NOT_MEASURED if real is None else f"{real:.1f}" if real >= 0.05 or real == 0 else "<0.1"
+
+
+def _by_model(metric: str, found: Sequence[Row], groups: Sequence[tuple[str, str]]) -> list[list[str]]:
+    return [
+        [words.model_name(model), *(_value(metric, _at(found, group, model)) for group in groups)]
+        for model in reading.models(found)
+    ]
 
 
 def _at(found: Sequence[Row], group: tuple[str, str], model: str) -> Row | None:
@@ -126,7 +157,10 @@ def _aligned(lines: Sequence[Sequence[str]], left: tuple[int, ...], indent: str 
         return []
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     aligned = [
-        "  ".join(cell.ljust(width) if column in left else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     return [(indent + line).rstrip() for line in aligned]

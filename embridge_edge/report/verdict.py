@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embridge_edge.report import reading, words
-from embridge_edge.report.blocks import Cell, Table, named, table
-from embridge_edge.report.blocks import Column as C
+from embridge_edge.report.blocks import Cell, Table, named, numeric, table
 from embridge_edge.report.reading import Report, Row
 
 Tone = Literal["good", "bad", "warn", "quiet"]
@@ -41,12 +40,14 @@ def verdict(report: Report) -> Verdict:
     headline, tone = outcome(report)
     gates = ordered_gates(report)
     rows = [
-        [Cell(_state(gate), _kind(gate)), Cell(_what(gate), note=str(gate.get("name") or "")), Cell(value), Cell(limit)]
+        [Cell(_what(gate), note=str(gate.get("name") or "")), Cell(_state(gate), _kind(gate)), Cell(value), Cell(limit)]
         for gate in gates
         for value, limit in [gate_numbers(gate)]
     ]
-    columns = [named("verdict"), named("gate"), C("measured"), C("limit")]
-    return Verdict(headline, tone, _sentence(report), _tiles(report), table("Gates of the recipe", columns, rows) if rows else None)
+    columns = [named("gate"), named("verdict"), numeric("measured"), numeric("limit")]
+    return Verdict(
+        headline, tone, _sentence(report), _tiles(report), table("Gates of the recipe", columns, rows) if rows else None
+    )
 
 
 def outcome(report: Report) -> tuple[str, Tone]:
@@ -91,7 +92,9 @@ def _bound(gate: Row) -> str:
     if gate.get("name") in _AT_LEAST:
         return "≥"
     # A gate of one's own does not say which way it is meant, but a verdict on two different numbers does.
-    above = value is not None and limit is not None and ((ok is True and value > limit) or (ok is False and value < limit))
+    above = (
+        value is not None and limit is not None and ((ok is True and value > limit) or (ok is False and value < limit))
+    )
     return "≥" if above else "≤"
 
 
@@ -118,7 +121,13 @@ def _sentence(report: Report) -> str:
 
 
 def _tiles(report: Report) -> tuple[Tile, ...]:
-    return (*_accuracy_tiles(report), _flips_tile(report), _size_tile(report), _arena_tile(report), _latency_tile(report))
+    return (
+        *_accuracy_tiles(report),
+        _flips_tile(report),
+        _size_tile(report),
+        _arena_tile(report),
+        _latency_tile(report),
+    )
 
 
 def _accuracy_tiles(report: Report) -> list[Tile]:
@@ -138,13 +147,17 @@ def _accuracy_tiles(report: Report) -> list[Tile]:
         title = f"{words.metric_name(metric)}, {words.split_name(group[1])}"
         parts = [words.model_short(model), *parts]
         tiles.append(Tile(words.capital(title), words.quantity(metric, row.get("value")), " · ".join(parts)))
-    return tiles or [Tile(words.capital(words.metric_name(metric)), words.NOT_MEASURED, "no result in this report", missing=True)]
+    return tiles or [
+        Tile(words.capital(words.metric_name(metric)), words.NOT_MEASURED, "no result in this report", missing=True)
+    ]
 
 
 def _flips_tile(report: Report) -> Tile:
     found = reading.results(report, "class_flips")
     if not found:
-        return Tile("Class flips, float to int8", words.NOT_MEASURED, "share of decisions that int8 changes", missing=True)
+        return Tile(
+            "Class flips, float to int8", words.NOT_MEASURED, "share of decisions that int8 changes", missing=True
+        )
     worst = max(found, key=lambda row: float(row["value"]))
     detail = f"of {words.count(worst.get('n'), 'window')}, {words.split_name(worst.get('split'))}"
     return Tile("Class flips, float to int8", words.quantity("class_flips", worst.get("value")), detail)
@@ -177,5 +190,10 @@ def _latency_tile(report: Report) -> Tile:
     row = next((row for row in found if row.get("artifact") == path), found[0] if found else None)
     if row is None:
         return Tile("Latency on this host", words.NOT_MEASURED, "not the target's latency", missing=True)
-    detail = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; not the target's latency"
-    return Tile("Latency on this host", words.quantity("p50_ms", row.get("p50_ms")), detail)
+    detail = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; "
+    detail += "not the target's latency" if reading.on_host(row) else str(row["source"])
+    return Tile(
+        "Latency on this host" if reading.on_host(row) else "Latency",
+        words.quantity("p50_ms", row.get("p50_ms")),
+        detail,
+    )

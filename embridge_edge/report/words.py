@@ -24,7 +24,10 @@ SHIPPED = ("student_int8", "student", "teacher", "supervised")
 SPLITS = {
     "session": ("unseen session", "trained on every session but each wearer's last, judged on the last"),
     "day": ("later days", "trained on each wearer's first day, judged on the other days"),
-    "repetition": ("unseen repetitions", "judged on the last third of each session's repetitions, trained on the others"),
+    "repetition": (
+        "unseen repetitions",
+        "judged on the last third of each session's repetitions, trained on the others",
+    ),
     "wearer": ("unseen wearers", "folds over wearers: judged on people of whom nothing was trained on, no calibration"),
 }
 """What a split is called and what it means, in the order in which they are shown."""
@@ -54,10 +57,22 @@ RUNTIMES = {
 
 _PLAIN = ("r2", "cosine", "mean_removed_error", "relative_error", "scale")
 _SUFFIXES = {
-    "_ms": ("ms", 3), "_us": ("µs", 1), "_s": ("s", 2), "_kib": ("KiB", 4), "_mib": ("MiB", 4), "_gib": ("GiB", 3), "_mhz": ("MHz", 4),
-    "_hz": ("Hz", 5), "_uj": ("µJ", 4), "_mj": ("mJ", 4), "_ma": ("mA", 4), "_db": ("dB", 3), "_deg": ("°", 3), "_degrees": ("°", 3),
+    "_ms": ("ms", 3),
+    "_us": ("µs", 1),
+    "_s": ("s", 2),
+    "_kib": ("KiB", 4),
+    "_mib": ("MiB", 4),
+    "_gib": ("GiB", 3),
+    "_mhz": ("MHz", 4),
+    "_hz": ("Hz", 5),
+    "_uj": ("µJ", 4),
+    "_mj": ("mJ", 4),
+    "_ma": ("mA", 4),
+    "_db": ("dB", 3),
+    "_deg": ("°", 3),
+    "_degrees": ("°", 3),
     "_per_hour": ("per hour", 3),
-}  # fmt: skip
+}
 
 
 def model_name(model: object) -> str:
@@ -129,12 +144,12 @@ def quantity(name: str, value: object, digits: int = 1) -> str:
     if name.endswith("steps"):
         return f"{real:,.4g}{SPACE}{'step' if abs(real) == 1 else 'steps'}"
     if name.endswith("loss"):
-        return f"{100 * real:.{digits}f}{SPACE}points"
+        return f"{100 * real:.{digits}f}{SPACE}points".replace("-", "−")
     for suffix, (unit, figures) in _SUFFIXES.items():
         if name.endswith(suffix):
             return f"{real:.1f}{SPACE}{unit}" if suffix == "_db" else f"{significant(real, figures)}{SPACE}{unit}"
     if any(name == plain or name.endswith(plain) for plain in _PLAIN):
-        return f"{real:.{digits + 2}f}"
+        return f"{real:.{digits + 2}f}".replace("-", "−")
     if not is_fraction(name):
         return f"{real:,.0f}" if real == int(real) else significant(real, 4)
     return percent(real, digits)
@@ -151,6 +166,8 @@ def interval(name: str, low: object, high: object) -> str:
         return ""
     if is_fraction(name):
         return f"{_hundredths(first)}–{_hundredths(last)}{SPACE}%"
+    if any(name.endswith(plain) for plain in _PLAIN):
+        return f"{first:.3f}–{last:.3f}" if first >= 0 else f"{first:.3f} to {last:.3f}".replace("-", "−")
     return f"{significant(first, 3)}–{significant(last, 3)}"
 
 
@@ -208,7 +225,11 @@ def capital(text: str) -> str:
 def _hundredths(value: float, digits: int = 1) -> str:
     decimals = digits + 1 if 0 < abs(value) < 0.01 else digits
     # What is not quite all or not quite nothing never reads as 100 or as 0.
-    while decimals < 4 and value not in (0.0, 1.0) and f"{100 * value:.{decimals}f}" in (f"{100:.{decimals}f}", f"{0:.{decimals}f}"):
+    while (
+        decimals < 4
+        and value not in (0.0, 1.0)
+        and f"{100 * value:.{decimals}f}" in (f"{100:.{decimals}f}", f"{0:.{decimals}f}")
+    ):
         decimals += 1
     return f"{100 * value:.{decimals}f}"
 

@@ -23,10 +23,12 @@ Signal = npt.NDArray[np.float32]
 
 HALF_FIBRE_MM = 33.0
 """Half of the fibre length of forearm muscles, 50 to 80 mm (Lieber 1992)."""
-ANISOTROPY = 2.0
+ENDING_MM, PLATES_MM = 9.0, 3.0
+"""Fibres of a unit end, and begin, at different places: half the length over which they do (assumed)."""
+ANISOTROPY = 3.0
 """Muscle alone conducts 5 to 6 times better along than across; fat and skin are isotropic. The value in between is
 tuned so that median frequencies come out as in published forearm EMG (see docs/simulator.md)."""
-FAT_BLUR = 2.0
+FAT_BLUR = 1.5
 LENGTH_S = 0.016
 """From the end plates to the tendon at the slowest velocity, and the action potential's own length."""
 DISTANCES_MM: Array = np.geomspace(3.0, 100.0, 28)
@@ -51,12 +53,15 @@ def library(rate_hz: float, pair_mm: float) -> Signal:
     over = 4
     samples = samples_long(rate_hz)
     time_ms = (np.arange(samples * over) + 0.5) / (rate_hz * over) * 1000.0
-    along = np.arange(-HALF_FIBRE_MM, HALF_FIBRE_MM, _STEP_MM) + _STEP_MM / 2.0  # from the end plate
+    reach = HALF_FIBRE_MM + ENDING_MM
+    along = np.arange(-reach, reach, _STEP_MM) + _STEP_MM / 2.0  # from the end plate
+    alive = np.clip((reach - np.abs(along)) / (2.0 * ENDING_MM), 0.0, 1.0)  # share of fibres that reach so far
+    active = np.sign(along) * np.clip(np.abs(along) / PLATES_MM, 0.0, 1.0) * alive
     result = np.empty((len(VELOCITIES_M_S), len(PLACES_MM), len(DISTANCES_MM), samples), np.float32)
     for number, velocity in enumerate(VELOCITIES_M_S):
         behind = velocity * time_ms[:, None] - np.abs(along)  # mm behind the front of the wave
         gone = np.maximum(behind, 0.0)
-        current = 96.0 * (3.0 * gone**2 - gone**3) * np.exp(-gone) * np.sign(along)
+        current = 96.0 * (3.0 * gone**2 - gone**3) * np.exp(-gone) * active
         for place, offset in enumerate(PLACES_MM):
             kernels = sum(
                 sign * _slope(along[:, None] + offset - sign * pair_mm / 2.0, DISTANCES_MM) for sign in (1.0, -1.0)
@@ -82,7 +87,7 @@ def templates(
     """
     fat = forearm.fat_mm if fat_mm is None else fat_mm
     inside = np.maximum(forearm.radius_mm - fat - pools.depth_mm, 1.0)
-    # Fat conducts a tenth as well as muscle: a millimetre of it blurs like FAT_BLUR of muscle (Kuiken 2003).
+    # Fat conducts a tenth as well as muscle: a millimetre of it blurs like FAT_BLUR of muscle (after Kuiken 2003).
     outside = forearm.radius_mm - fat + FAT_BLUR * fat
     across = np.sqrt(
         inside[:, None] ** 2

@@ -139,7 +139,7 @@ def excitations(activation: Array, forearm: Forearm, posture: Posture, frame_hz:
     total = activation + forearm.co_contraction * posture.tension * overall + forearm.tone
     total[:, _BRACHIORADIALIS] += posture.elbow_load
     change = np.gradient(total, axis=0) * frame_hz if len(total) > 1 else np.zeros_like(total)
-    return np.clip(total + np.where(change > 0.0, RISE_S, FALL_S) * change, 0.0, 1.0)
+    return np.asarray(np.clip(total + np.where(change > 0.0, RISE_S, FALL_S) * change, 0.0, 1.0))
 
 
 _BRACHIORADIALIS = next(index for index, muscle in enumerate(MUSCLES) if muscle.name == "BR")

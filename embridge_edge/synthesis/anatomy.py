@@ -168,8 +168,8 @@ def mean_arms_m() -> Array:
 def grow_forearm(rng: np.random.Generator) -> Forearm:
     """Draw a wearer.
 
-    Fat: skin 1.5 mm and a log-normal layer around 3 mm (ultrasound of the proximal forearm gives 2 to 8 mm).
-    Strength: coefficient of variation of grip strength among adults, about 0.3, and half of that per muscle.
+    Fat: skin 1.5 mm and a log-normal layer around 3 mm (assumed).
+    Strength: about the coefficient of variation of grip strength among adults, and half of that per muscle.
     Moment arms: 8 % (Gonzalez 1997 gives 10 to 20 % between specimens, most of it limb size, which cancels here).
     Positions: 9 degrees and 2 mm, assumed. Conduction velocity: 4.0 ± 0.3 m/s (Andreassen and Arendt-Nielsen 1987).
     """

@@ -70,7 +70,7 @@ def choose_armband(channels: int, rate_hz: float) -> Armband:
     if channels == 8 and rate_hz == 200.0:
         # Filters, scale and noise are tuned to myo_readings: its spectrum rises to 100 Hz and has a notch at 50, so
         # the Myo samples with next to no anti-aliasing.
-        return Armband(8, 200.0, "myo", oversampling, 20.0, 1, 12.0, 300.0, 50.0, MYO_NOISE_V, MYO_COUNTS_PER_V, 127.0)
+        return Armband(8, 200.0, "myo", oversampling, 25.0, 1, 10.0, 300.0, 50.0, MYO_NOISE_V, MYO_COUNTS_PER_V, 127.0)
     # As the wristband of CTRL-labs (2024): 20 to 850 Hz, 2.5 µV of noise; slower bands are limited to what they sample.
     low_pass = min(850.0, 0.42 * rate_hz)
     return Armband(
@@ -78,12 +78,12 @@ def choose_armband(channels: int, rate_hz: float) -> Armband:
     )
 
 
-COMMON_LEAK = 0.013
+COMMON_LEAK = 0.018
 """Tuned to the correlation of channels on opposite sides of the limb in myo_readings, which volume conduction does
 not explain: the amplifiers share a ground and their electrodes never match exactly."""
-MYO_COUNTS_PER_V = 4.8e5
+MYO_COUNTS_PER_V = 5.4e5
 """The Myo's scale is not published. Tuned: active windows of myo_readings have 32 counts on the strongest channel."""
-MYO_NOISE_V = 2.0e-6
+MYO_NOISE_V = 1.8e-6
 """Tuned to the quietest windows at rest of myo_readings, just above one count."""
 
 
@@ -101,7 +101,6 @@ class Donning:
         noise: `[channels]`, factor on the noise floor.
         motion_v: `[channels]`, low-frequency artefact per rad/s of movement.
         pops_per_s: rate of sudden electrode offsets.
-        tracking_delay_s: by how much the pose track lags the hand.
         posture: how the arm is held.
     """
 
@@ -114,35 +113,33 @@ class Donning:
     noise: Array
     motion_v: Array
     pops_per_s: float
-    tracking_delay_s: float
     posture: Posture
 
 
 def don(armband: Armband, habitual_roll_rad: float, rng: np.random.Generator) -> Donning:
     """Draw one donning.
 
-    Rotation: 18 degrees, 0.4 of a Myo's electrode pitch: tuned, with contact and `session.HABIT_DRIFT`, to what an
+    Rotation: 14 degrees, a third of a Myo's electrode pitch: tuned, with contact and `session.HABIT_DRIFT`, to what an
     unseen session of myo_readings costs. Hum and artefacts are assumptions in the range of dry electrodes.
     """
     channels = armband.channels
     posture = Posture(
         forearm_roll_rad=habitual_roll_rad + float(rng.normal(0.0, 0.35)),
         elevation_rad=float(np.clip(rng.normal(0.1, 0.35), -1.0, 1.2)),
-        support=float(np.clip(rng.normal(0.6, 0.35), 0.0, 1.0)),
+        support=float(np.clip(rng.normal(0.75, 0.35), 0.0, 1.0)),
         elbow_load=float(rng.lognormal(np.log(0.02), 0.6)),
         tension=float(rng.lognormal(0.0, 0.3)),
     )
     return Donning(
-        rotation_rad=float(np.deg2rad(rng.normal(0.0, 18.0))),
+        rotation_rad=float(np.deg2rad(rng.normal(0.0, 14.0))),
         along_mm=float(rng.normal(0.0, 8.0)),
-        gain=rng.lognormal(0.0, 0.18, channels) * rng.lognormal(0.0, 0.1),
+        gain=rng.lognormal(0.0, 0.13, channels) * rng.lognormal(0.0, 0.1),
         press_mm=float(rng.uniform(0.0, 0.25)),
         hum_v=rng.lognormal(np.log(2e-6), 0.8, channels),
         leak=rng.normal(COMMON_LEAK, COMMON_LEAK / 2.0, channels),
         noise=rng.lognormal(0.0, 0.15, channels),
         motion_v=rng.lognormal(np.log(1e-5), 0.7, channels),
         pops_per_s=float(rng.lognormal(np.log(0.01), 0.8)),
-        tracking_delay_s=0.0,
         posture=posture,
     )
 
@@ -179,7 +176,7 @@ def sense(clean_v: Signal, speed: Array, donning: Donning, armband: Armband, rng
     total += noise * (armband.noise_v * donning.noise).astype(np.float32)
     if armband.counts_per_v is None:
         return np.clip(total, -armband.full_scale, armband.full_scale)
-    return np.clip(np.rint(total * np.float32(armband.counts_per_v)), -128.0, 127.0).astype(np.float32)
+    return np.asarray(np.clip(np.rint(total * np.float32(armband.counts_per_v)), -128.0, 127.0), np.float32)
 
 
 def _filters(armband: Armband) -> Array:

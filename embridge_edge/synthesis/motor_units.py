@@ -116,9 +116,7 @@ def discharges(
 
     Returns: int32 units and int32 samples of the discharges, unit by unit, in time within each.
     """
-    return _discharges(  # type: ignore[no-any-return]
-        drive, pools.muscle, pools.threshold, pools.peak_hz, frame_hz, rate_hz, np.uint64(seed)
-    )
+    return _discharges(drive, pools.muscle, pools.threshold, pools.peak_hz, frame_hz, rate_hz, np.uint64(seed))
 
 
 @compiled
@@ -150,7 +148,7 @@ def _discharges(
         column, start, peak = muscle[unit], threshold[unit], peak_hz[unit]
         # A unit starts at a random phase, else all units of a constant drive would fire together at time 0.
         state = state + np.uint64(0x9E3779B97F4A7C15)
-        time = (_splitmix(state) & part) / 65536.0 / LOWEST_RATE_HZ
+        time = float(_splitmix(state) & part) / 65536.0 / LOWEST_RATE_HZ
         frame = int(time * frame_hz)
         while frame < frames:
             level = drive[frame, column]

@@ -23,7 +23,7 @@ VOLTS = 2.5e-4
 
 STYLE_RAD = 0.15
 """How far wearers differ in each joint when asked for the same gesture; tuned to what an unseen wearer costs."""
-HABIT_DRIFT = 0.3
+HABIT_DRIFT = 0.2
 """Spread of the logarithm by which a wearer's preference among muscles changes between sessions; tuned, see `don`."""
 
 
@@ -65,12 +65,14 @@ def simulate_session(
     poses: Array,
     seconds: float,
     free_share: float,
+    tracking_delay_s: float = 0.0,
 ) -> Recording:
     """Simulate one donning.
 
     Args:
         names, poses: the gestures that are prompted and their canonical poses `[gestures, 23]` in radians.
         free_share: share of the time at the end in which the hand moves freely and unlabelled.
+        tracking_delay_s: by how much the pose track lags the hand, as a camera's does.
 
     Returns: a Recording with labels, repetitions and pose.
     """
@@ -96,8 +98,7 @@ def simulate_session(
     emg = sense(clean, speed, donning, armband, rng)
 
     frame = np.minimum((np.arange(samples) * (FRAME_HZ / armband.rate_hz)).astype(np.int64), len(script.pose) - 1)
-    late = round(donning.tracking_delay_s * FRAME_HZ)
-    seen = script.pose if late == 0 else np.concatenate([np.repeat(script.pose[:1], late, 0), script.pose[:-late]])
+    late = np.maximum(np.arange(len(script.pose)) - round(tracking_delay_s * FRAME_HZ), 0)
     return Recording(
         emg=emg,
         rate_hz=armband.rate_hz,
@@ -109,7 +110,7 @@ def simulate_session(
         labels=script.prompt[frame],
         gestures=names,
         repetitions=script.repetition[frame],
-        pose=upsample(seen, samples, armband.rate_hz),
+        pose=upsample(script.pose[late], samples, armband.rate_hz),
         full_scale=armband.full_scale,
     )
 

@@ -76,8 +76,8 @@ class Inspection:
     @property
     def headline(self) -> str:
         """The set in one line."""
-        wearers = f"{len(self.sessions)} wearer{'s' * (len(self.sessions) != 1)}"
-        return f"{self.path.name} · {self.recordings} recordings · {_duration(self.duration_s)} · {wearers}"
+        size = f"{_counted(self.recordings, 'recording')} · {_duration(self.duration_s)}"
+        return f"{self.path.name} · {size} · {_counted(len(self.sessions), 'wearer')}"
 
     @property
     def donnings(self) -> int:
@@ -90,7 +90,7 @@ class Inspection:
             str(self.path),
             f"  format      {formats}",
             f"  recordings  {self.recordings}, {_duration(self.duration_s)}",
-            f"  signal      {self.channels} channels at {rates}, in {self.unit}",
+            f"  signal      {self.channels} channels at {rates}, in {_unit(self.unit)}",
             f"  wearers     {len(self.sessions)}: {_some(self.sessions)}",
             f"  sessions    {self.donnings}" + (f" on {self.days} days" if self.days else "") + self._sides(),
         ]
@@ -144,7 +144,7 @@ class Inspection:
         if not self.problems:
             return ["No problems."]
         count = len(self.problems)
-        lines = [f"{count} problem{'s' * (count != 1)}:"]
+        lines = [f"{_counted(count, 'problem')}:"]
         lines += [f"  {problem}" for problem in self.problems[:PROBLEMS_SHOWN]]
         if count > PROBLEMS_SHOWN:
             lines.append(f"  … and {count - PROBLEMS_SHOWN} more; --json has them all")
@@ -253,7 +253,11 @@ class _Sums:
         """Choose what is drawn: the recording with most going on, or a row of short ones with a gesture each."""
         if not self.shown:
             self.shown = [recording]
-        elif _held(recording) and recording.duration_s < SHORT_S and all(part.duration_s < SHORT_S for part in self.shown):
+        elif (
+            _held(recording)
+            and recording.duration_s < SHORT_S
+            and all(part.duration_s < SHORT_S for part in self.shown)
+        ):
             first = self.shown[0]
             alike = recording.donning == first.donning and recording.gestures == first.gestures
             new = not any(_held(part) & _held(recording) for part in self.shown)
@@ -371,6 +375,14 @@ def _check_picture(picture: Path) -> None:
         raise EdgeError(f"Cannot draw {picture}: use a name that ends in {', '.join(PICTURES)}.")
     if find_spec("matplotlib") is None:
         raise EdgeError('A picture needs matplotlib: pip install "embridge-edge[report]", or leave --out out.')
+
+
+def _unit(unit: str) -> str:
+    return "a unit that its source does not name" if unit == "unknown" else unit
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _duration(seconds: float) -> str:

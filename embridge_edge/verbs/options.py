@@ -6,11 +6,13 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
 from embridge_edge.artifacts import finite
+from embridge_edge.errors import EdgeError
 from embridge_edge.progress import Progress
 
 
@@ -57,3 +59,15 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
 def show(report: Report, common: Common) -> None:
     """Print a report on stdout, as text or as one JSON object."""
     click.echo(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())
+
+
+def refuse_existing(out: Path, force: bool) -> None:
+    """Refuse to write where something is already, unless forced.
+
+    Raises:
+        EdgeError: `out` is a file, or a folder that is not empty.
+    """
+    if out.exists() and not out.is_dir():
+        raise EdgeError(f"{out} is a file; choose a folder for --out.")
+    if not force and out.is_dir() and any(out.iterdir()):
+        raise EdgeError(f"{out} is not empty; choose another --out, or replace it with --force.")

@@ -246,7 +246,7 @@ def _has_quantizers(path: Path) -> bool:
 
 def _lacking(graph: Graph, target: Target) -> tuple[str, ...]:
     """Ops that the target's runtime does not run in the type that they work in, that of what they write."""
-    lacking = []
+    lacking: list[str] = []
     for op in graph.ops:
         kind = graph.tensors[op.outputs[0]].type if op.outputs else "int8"
         if kind in ("int8", "float32"):

@@ -14,7 +14,7 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import GestureLibrary, read_library
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recordings.recording import Recording
-from embridge_edge.verbs.options import Common, common_options, show
+from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
 
 FREE_SHARE = 0.2
 """Share of each session in which the hand moves freely, so that poses between the gestures are covered."""
@@ -57,7 +57,7 @@ class SynthReport:
             lines.append(f"{self.fewest_repetitions} repetitions of each in a session")
         else:
             lines.append(
-                f"Too short to repeat every gesture in a session: give --seconds {self.enough_seconds} or fewer --gestures."
+                f"Too short to repeat every gesture: give --seconds {self.enough_seconds} or fewer --gestures."
             )
         return "\n".join(lines)
 
@@ -106,7 +106,7 @@ def synth(
     from embridge_edge.synthesis.armband import choose_armband
 
     armband = choose_armband(channels, rate_hz)
-    _check_free(out, force)
+    refuse_existing(out, force)
 
     from embridge_edge.recordings.emg2pose import write_emg2pose
     from embridge_edge.synthesis.session import make_wearer, simulate_session
@@ -138,13 +138,6 @@ def _chosen(library: GestureLibrary, wanted: Sequence[str] | None) -> tuple[tupl
         if name not in library.gestures:
             raise EdgeError(f"Unknown gesture {name!r}; choose from {', '.join(library.gestures)}.")
     return names, library.poses(names).astype("float64")
-
-
-def _check_free(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise EdgeError(f"{out} is a file; choose a folder for --out.")
-    if not force and out.is_dir() and any(out.iterdir()):
-        raise EdgeError(f"{out} is not empty; choose another --out, or replace it with --force.")
 
 
 def _fewest_repetitions(recording: Recording) -> int:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import tflite
 from embridge_edge.export.flatbuffer import repack_inline
@@ -25,7 +26,7 @@ from embridge_edge.export.reading import (
     tflm_arena_bytes,
 )
 from embridge_edge.firmware_bridge.graph import float_ops, macs, op_counts, peak_activation_bytes, read_graph
-from embridge_edge.model.student import Student, StudentShape, fold_batchnorm
+from embridge_edge.model.student import Student, StudentShape
 
 if TYPE_CHECKING:
     from conftest import Exported

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
-from embridge_edge.model.student import Student, StudentShape, fold_batchnorm, parameters_count
+from embridge_edge.model.student import Student, StudentShape, parameters_count
 
 
 def _with_lived_in_norms(shape: StudentShape) -> Student:

@@ -127,8 +127,7 @@ def test_json_is_one_object_with_units_in_its_keys(relu: Path, capsys: pytest.Ca
     assert told["host"]["cpu"]
 
 
-# MACs, and the arena on a Cortex-M4 with TFLM and CMSIS-NN as measured on an emulated board; the host's arena is larger by
-# its pointers.
+# MACs, and the arena of TFLM with CMSIS-NN on an emulated Cortex-M4, whose pointers are half as long as the host's.
 MLPERF_TINY = {
     "kws_ref_model.tflite": (2_656_768, 22_832),
     "ad01_int8.tflite": (264_192, 3_024),

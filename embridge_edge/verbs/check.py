@@ -1,0 +1,264 @@
+"""`check`: how good a checkpoint or an artifact is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import SPLITS, recipe_from_dict
+from embridge_edge.verbs.models import OpenModel, open_model
+from embridge_edge.verbs.options import Common, common_options, show
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embridge_edge.learning.scores import Result
+
+    Floats = npt.NDArray[np.float32]
+
+NOISE_WINDOWS = 256
+LAYER_WINDOWS = 200
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Scores of a model beside its baselines, and of a second model where one was given.
+
+    Attributes:
+        results: one per model and metric. confusions: counts per model. per_wearer: the values behind the means.
+        comparison: how far the second model lies from the first; None without one.
+        layers: error of each int8 layer against the float twin, worst first.
+        split, data: on what.
+    """
+
+    model: str
+    data: str | None
+    split: str | None
+    results: tuple[Result, ...] = ()
+    confusions: tuple[dict[str, Any], ...] = ()
+    per_wearer: tuple[dict[str, Any], ...] = ()
+    comparison: dict[str, Any] | None = None
+    layers: tuple[dict[str, Any], ...] = field(default=())
+
+    def text(self) -> str:
+        lines = []
+        if self.results:
+            lines.append(f"{self.data}, split {self.split}")
+            for result in self.results:
+                interval = "" if result.ci_low is None else f"  [{result.ci_low:.3f}, {result.ci_high:.3f}]"
+                wearers = f"{result.n_groups} wearer{'s' * (result.n_groups != 1)}"
+                lines.append(
+                    f"  {result.model:18} {result.metric:34} {result.value:6.3f}{interval}  n={result.n:,} windows, {wearers}"
+                )
+        lines += [_worst_class(table) for table in self.confusions]
+        if self.comparison is not None:
+            c = self.comparison
+            flips = (
+                "no heads to decide with" if c["class_flips"] is None else f"class flips {100 * c['class_flips']:.2f} %"
+            )
+            lines.append(
+                f"{c['model']} against {c['against']} on {c['inputs']}: {flips}, "
+                f"mean-removed error {c['mean_removed_error']:.4f}, largest difference {c['largest_difference']:.4g}"
+            )
+        if self.layers:
+            lines.append(
+                "layer (worst first)             op                     SNR dB  cosine  mean-removed error  clipped"
+            )
+            lines += [
+                f"  {row['name'][:28]:28}  {row['op']:20} {row['snr_db']:8.1f} {row['cosine']:7.4f} {row['mean_removed_error']:19.4f}"
+                f" {100 * row['clipped']:7.2f} %"
+                for row in self.layers
+            ]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "data": self.data,
+            "split": self.split,
+            "results": [result.to_json() for result in self.results],
+            "confusions": list(self.confusions),
+            "per_wearer": list(self.per_wearer),
+            "comparison": self.comparison,
+            "layers": list(self.layers),
+        }
+
+
+def check(
+    artifact: Path,
+    data: Path | None = None,
+    *,
+    split: str | None = None,
+    against: Path | None = None,
+    layers: bool = False,
+    format: str | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> CheckReport:
+    """Judge a model on the test side of a split, beside LDA on the same split; or compare it with another model.
+
+    Args:
+        artifact: checkpoint folder, bundle, `.tflite` or `.onnx`.
+        data: recordings. Without them only a comparison is possible, on white noise, which says nothing of the task.
+        split: None takes the one that the model was trained with.
+        against: another model: class flips and mean-removed error between both.
+        layers: error of each layer of an int8 `.tflite` against its float twin (`against`, or `student.tflite` beside it).
+
+    Raises:
+        EdgeError: the model lacks what judging needs, has seen the test windows, or does not fit the recordings.
+    """
+    if data is None and against is None and not layers:
+        raise EdgeError("Nothing to check with: give recordings with --data, or another model with --against.")
+    model = open_model(artifact)
+    other = None if against is None else open_model(against)
+    judged: dict[str, Any] = {}
+    inputs = None
+    if data is not None:
+        judged, inputs = _judge(model, data, split, format, seed, progress)
+    comparison = rows = None
+    if other is not None:
+        comparison = _compare(model, other, inputs, seed)
+    if layers:
+        rows = layer_table(model.path, against, _some(inputs, model, LAYER_WINDOWS, seed))
+    return CheckReport(
+        model=model.name,
+        data=None if data is None else data.name,
+        split=judged.pop("split", None),
+        comparison=comparison,
+        layers=tuple(rows or ()),
+        **judged,
+    )
+
+
+def _judge(
+    model: OpenModel, data: Path, split: str | None, format: str | None, seed: int, progress: Progress
+) -> tuple[dict[str, Any], Floats]:
+    import numpy as np
+
+    from embridge_edge.learning.baselines import baseline_answers
+    from embridge_edge.learning.judge import answer, judge
+    from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, refuse_leak
+
+    if model.lacks or model.chain is None:
+        raise EdgeError(
+            f"{model.path} lacks a {', a '.join(model.lacks)}: it was not made by this tool and cannot be judged on recordings; "
+            "measure it with profile, or export it from a checkpoint."
+        )
+    recipe = recipe_from_dict(model.provenance["recipe"])
+    windows = read_windows(data, recipe, format, progress)
+    if windows.chain.input_shape != model.chain.input_shape or windows.chain.rate_hz != model.chain.rate_hz:
+        raise EdgeError(
+            f"{model.path} takes {len(model.chain.channels)} channels at {model.chain.rate_hz:g} Hz, the recordings have "
+            f"{len(windows.chain.channels)} at {windows.chain.rate_hz:g} Hz; check it with recordings of the band it was made for."
+        )
+    trained = model.provenance.get("split")
+    chosen = choose_split(windows, split or (trained if trained in SPLITS else None), recipe)
+    assert chosen is not None  # noqa: S101 ("none" is no choice of check)
+    refuse_leak(dict(model.provenance), windows, chosen)
+    job = job_for(windows, chosen, recipe)
+    fitted = windows.with_chain(model.chain)
+    answers = baseline_answers(windows, chosen.name, job.train, job.test, seed)
+    parts = []
+    with progress.bar(f"running {model.name}", len(job.test), "window") as advance:
+        for part in np.array_split(job.test, max(1, len(job.test) // 4096)):
+            parts.append(model.embed(fitted.inputs(part)))
+            advance(len(part))
+    answers.append(answer(model.name, chosen.name, windows, job.test, np.concatenate(parts), model.heads))
+    judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed)
+    found = {name: getattr(judgement, name) for name in ("results", "confusions", "per_wearer")}
+    some = job.test[:: max(1, len(job.test) // 4096)]
+    return found | {"split": chosen.name}, fitted.inputs(some)
+
+
+def _some(inputs: Floats | None, model: OpenModel, count: int, seed: int) -> Floats:
+    """Windows to compare on: of the recordings, or white noise of unit power where there are none."""
+    import numpy as np
+
+    if inputs is not None:
+        return inputs[:: max(1, len(inputs) // count)]
+    return np.random.default_rng(seed).standard_normal((count, *model.input_shape)).astype(np.float32)
+
+
+def _compare(model: OpenModel, other: OpenModel, inputs: Floats | None, seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    from embridge_edge.learning.scores import mean_removed_error
+
+    if model.input_shape != other.input_shape:
+        mine, its = (" × ".join(str(size) for size in shape) for shape in (model.input_shape, other.input_shape))
+        raise EdgeError(
+            f"{model.path} takes {mine}, {other.path} takes {its}; only models of one input can be compared."
+        )
+    windows = _some(inputs, model, NOISE_WINDOWS if inputs is None else len(inputs), seed)
+    mine, its = model.embed(windows), other.embed(windows)
+    if mine.shape != its.shape:
+        raise EdgeError(
+            f"{model.path} gives {mine.shape[1]} values, {other.path} {its.shape[1]}; they are not versions of one model."
+        )
+    head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
+    flips = None if head is None else float(np.mean(head.decide(mine) != head.decide(its)))
+    return {
+        "model": model.name,
+        "against": other.name,
+        "inputs": f"{len(windows)} windows of white noise (give --data for recordings)"
+        if inputs is None
+        else f"{len(windows)} test windows",
+        "class_flips": flips,
+        "mean_removed_error": mean_removed_error(its, mine),
+        "largest_difference": float(np.abs(mine - its).max()),
+    }
+
+
+def layer_table(path: Path, twin: Path | None, inputs: Floats) -> list[dict[str, Any]]:
+    """Error of each int8 layer against the float twin, worst first."""
+    from embridge_edge.export.reading import layer_errors
+
+    if path.is_dir() or path.suffix != ".tflite":
+        raise EdgeError(f"--layers needs an int8 .tflite, not {path}; quantize first.")
+    twin = twin or path.parent / "student.tflite"
+    if not twin.is_file() or twin == path:
+        raise EdgeError(f"--layers compares {path.name} with its float twin; name it with --against.")
+    rows = [asdict(row) for row in layer_errors(twin, path, inputs)]
+    return [{**row, "shape": list(row["shape"])} for row in rows]
+
+
+def _worst_class(table: dict[str, Any]) -> str:
+    counts = table["counts"]
+    recalls = {
+        name: row[place] / sum(row)
+        for place, (name, row) in enumerate(zip(table["gestures"], counts, strict=True))
+        if sum(row)
+    }
+    worst = min(recalls, key=lambda name: recalls[name])
+    return f"  {table['model']:18} worst class {worst}: recall {recalls[worst]:.3f}"
+
+
+@click.command("check")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
+@click.option("--split", type=click.Choice(SPLITS), help="What to test on; by default what the model was trained with.")
+@click.option("--against", type=click.Path(path_type=Path), help="Another model to compare with.")
+@click.option("--layers", is_flag=True, help="Error of each int8 layer against the float twin, worst first.")
+@click.option("--format", help="Name of a format, or a description file.")
+@common_options
+def command(
+    artifact: Path,
+    data: Path | None,
+    split: str | None,
+    against: Path | None,
+    layers: bool,
+    format: str | None,
+    common: Common,
+) -> None:
+    """Say how good ARTIFACT is: a checkpoint, a bundle, a .tflite or an .onnx file."""
+    report = check(
+        artifact, data,
+        split=split, against=against, layers=layers, format=format, seed=common.seed, progress=common.progress,
+    )  # fmt: skip
+    show(report, common)

@@ -1,0 +1,284 @@
+"""`deploy`: recordings to a checked bundle, under a recipe with gates."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json, written_by_rename
+from embridge_edge.errors import EdgeError, GateMissed
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import SPLITS, Recipe, find_recipe
+from embridge_edge.verbs.judging import Division, fold_models, judgement_of
+from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
+from embridge_edge.verbs.options import Common, common_options, show
+from embridge_edge.verbs.workspace import Workspace, fingerprint
+
+if TYPE_CHECKING:
+    from embridge_edge.learning.windows import WindowSet
+
+WORK = "work"
+SHIPPED = ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx")
+
+
+@dataclass(frozen=True)
+class DeployReport:
+    """What was built and whether it is good enough; `report` is what `report.json` holds."""
+
+    out: Path
+    report: dict[str, Any]
+
+    @property
+    def missed(self) -> list[dict[str, Any]]:
+        """The gates that were missed."""
+        return [gate for gate in self.report["gates"] if not gate["ok"]]
+
+    @property
+    def ok(self) -> bool:
+        return not self.missed
+
+    def text(self) -> str:
+        from embridge_edge.report import text_summary
+
+        return f"{text_summary(self.report)}\n{self.out / 'report.html'}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"out": str(self.out), "ok": self.ok, **self.report}
+
+
+def deploy(
+    data: Path,
+    recipe: str,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    format: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> DeployReport:
+    """Train, distil, quantize, export, judge and measure; write a bundle with manifest and report.
+
+    Steps whose inputs did not change since the last call with the same `out` are not run again; an interrupted training goes on
+    where it stopped. Missed gates do not raise here: the report names them.
+
+    Args:
+        data: recordings. recipe: name or file. out: folder of the bundle.
+        checkpoint: a teacher to start from, trained on the same split; else one is trained.
+
+    Raises:
+        EdgeError: wrong recipe or recordings, or `out` holds something that deploy did not write.
+    """
+    started = time.monotonic()
+    plan = find_recipe(recipe)
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir()
+    if out.is_file() or (foreign and not force):
+        raise EdgeError(
+            f"{out} holds something that deploy did not write; choose another --out, or use it with --force."
+        )
+    stamp = fingerprint(data) if not out.resolve().is_relative_to(data.resolve()) else ""
+    if not stamp:
+        raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
+    workspace = Workspace(out / WORK, progress)
+    windows, key = _windows(workspace, data, plan, format, stamp)
+    progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
+    divisions = _divisions(windows, plan, checkpoint)
+    primary = divisions[0]
+    for division in divisions:
+        fold_models(workspace, windows, division, plan, key, stamp, seed, checkpoint)
+    judgements = [
+        judgement_of(
+            workspace, windows, [one for one in divisions if one.split.name == name], plan, key, data.name, seed
+        )
+        for name in dict.fromkeys(division.split.name for division in divisions)
+    ]
+    _ship(workspace, out, primary)
+    measured, _ = workspace.step(
+        "measured",
+        [key, primary.keys["int8"], plan.to_dict(), seed],
+        lambda folder: write_json(
+            folder / "measured.json",
+            {
+                "parity": parity(workspace, windows, primary, plan, seed),
+                "quantization": layer_errors_of(workspace, windows, primary, seed),
+                "calibration": calibration_of(workspace, primary),
+                **costs(out, plan),
+            },
+        ),
+    )
+    results = [result.to_json() for judgement in judgements for result in judgement.results]
+    report: dict[str, Any] = {
+        "title": f"{data.name} on {plan.target}",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "recipe": plan.to_dict(),
+        "recipe_sha256": plan.sha256,
+        "seed": seed,
+        "data": _about(windows, data),
+        "chain": dict(windows.chain.resolved),
+        "results": results,
+        "confusions": [table for judgement in judgements for table in judgement.confusions],
+        "per_wearer": [row for judgement in judgements for row in judgement.per_wearer],
+        **{name: value for name, value in read_json(measured / "measured.json").items()},
+    }
+    report["gates"] = gates(plan, report, primary.split.name)
+    workspace.minutes.append({"step": "all", "minutes": (time.monotonic() - started) / 60.0, "cached": False})
+    report["minutes"] = workspace.minutes
+    _write_bundle(out, report, plan, stamp, seed)
+    return DeployReport(out, report)
+
+
+def _windows(workspace: Workspace, data: Path, plan: Recipe, format: str | None, stamp: str) -> tuple[WindowSet, str]:
+    from embridge_edge.gestures import read_library
+    from embridge_edge.learning.windows import WindowSet
+    from embridge_edge.verbs.workflow import read_windows
+
+    library = {name: [*gesture.pose.tolist(), *gesture.attributes] for name, gesture in read_library().gestures.items()}
+    asked = plan.to_dict()
+    inputs = [stamp, asked["chain"], asked["windows"], sha256_of(library), format]
+    folder, key = workspace.step(
+        "windows", inputs, lambda target: read_windows(data, plan, format, workspace.progress).save(target)
+    )
+    return WindowSet.load(folder), key
+
+
+def _divisions(windows: WindowSet, plan: Recipe, checkpoint: Path | None) -> list[Division]:
+    """The splits to train and judge on; the first is the one whose models ship."""
+    from embridge_edge.learning.splits import make_splits, possible_splits
+    from embridge_edge.model.checkpoint import load_checkpoint
+
+    if checkpoint is None:
+        names = list(plan.evaluate.splits) or possible_splits(windows)
+    else:
+        trained = str(load_checkpoint(checkpoint).provenance.get("split"))
+        if trained not in SPLITS:
+            raise EdgeError(
+                f"{checkpoint} was trained on everything, which leaves nothing to judge it on; train with --split."
+            )
+        names = [trained]
+    return [
+        Division(split, f"{name}-{split.fold}" if name == "wearer" else name, primary=place == 0 and split.fold == 0)
+        for place, name in enumerate(names)
+        for split in make_splits(windows, name, plan.evaluate.folds)
+    ]
+
+
+def _about(windows: WindowSet, data: Path) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "wearers": len(windows.wearer_names),
+        "sessions": len(windows.session_names),
+        "recordings": windows.recordings,
+        "hours": len(windows.signal) / windows.chain.rate_hz / 3600.0,
+        "channels": len(windows.chain.channels),
+        "rate_hz": windows.chain.rate_hz,
+        "unit": windows.chain.unit,
+        "gestures": list(windows.gestures),
+        "windows": len(windows),
+        "problems": [str(problem) for problem in windows.problems],
+    }
+
+
+def _ship(workspace: Workspace, out: Path, primary: Division) -> None:
+    """Copy what ships out of the workspace: the checkpoints of the first split and every exported file."""
+    from embridge_edge.verbs.export import exported_files
+
+    folder, _ = workspace.step(
+        "exported",
+        primary.keys["int8"],
+        lambda target: (
+            [
+                (target / name).write_bytes(content)
+                for name, content in exported_files(primary.folder(workspace, "int8")).items()
+            ]
+            and None
+        ),
+    )
+    for name in SHIPPED:
+        _copy(folder / name, out / name)
+    _copy(primary.folder(workspace, "int8") / "calibration.safetensors", out / "calibration.safetensors")
+    for kind in ("teacher", "supervised", "student"):
+        source = primary.folder(workspace, kind)
+        for name in ("model.json", "model.safetensors"):
+            if (source / name).is_file():
+                _copy(source / name, out / kind / name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_by_rename(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, stamp: str, seed: int) -> None:
+    """Write report and manifest; the manifest is last, so that its presence means that the bundle is whole."""
+    from embridge_edge.report import write_page
+    from embridge_edge.verbs.workflow import versions
+
+    report["versions"] = versions()
+    write_json(out / "report.json", report)
+    write_page(report, out / "report.html")
+    teacher, student, int8 = (
+        sha256_of_file(out / name)
+        for name in ("teacher/model.safetensors", "student/model.safetensors", "student_int8.tflite")
+    )
+    about = {
+        "teacher/model.safetensors": ("teacher", [stamp]),
+        "teacher/model.json": ("teacher", [stamp]),
+        "supervised/model.safetensors": ("supervised", [stamp]),
+        "supervised/model.json": ("supervised", [stamp]),
+        "student/model.safetensors": ("student", [teacher]),
+        "student/model.json": ("student", [teacher]),
+        "student.tflite": ("tflite", [student]),
+        "student.onnx": ("onnx", [student]),
+        "calibration.safetensors": ("calibration", [stamp]),
+        "student_int8.tflite": ("tflite_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
+        "student_int8.onnx": ("onnx_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
+        "report.json": ("report", [int8]),
+        "report.html": ("report", [sha256_of_file(out / "report.json")]),
+    }
+    write_json(
+        out / "manifest.json",
+        {
+            "data_sha256": stamp,
+            "recipe": plan.to_dict(),
+            "recipe_sha256": plan.sha256,
+            "seed": seed,
+            "versions": report["versions"],
+            "requantization": "TFLite reference: per-channel symmetric weights, per-tensor asymmetric activations, "
+            "int32 bias, multiplier as a 31-bit mantissa and a shift",
+            "files": [
+                {"path": name, "sha256": sha256_of_file(out / name), "kind": kind, "parents": parents}
+                for name, (kind, parents) in about.items()
+                if (out / name).is_file()
+            ],
+        },
+    )
+
+
+@click.command("deploy")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
+@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="A teacher to start from instead of training one.")
+@click.option("--format", help="Name of a format, or a description file.")
+@common_options
+def command(data: Path, recipe: str, out: Path, checkpoint: Path | None, format: str | None, common: Common) -> None:
+    """Do all of it for a target, with gates: recordings to a checked bundle.
+
+    Steps whose inputs did not change are not run again, and an interrupted one goes on where it stopped.
+    """
+    report = deploy(
+        data, recipe, out,
+        checkpoint=checkpoint, format=format, seed=common.seed, force=common.force, progress=common.progress,
+    )  # fmt: skip
+    show(report, common)
+    if not report.ok:
+        missed = "; ".join(f"{gate['what']}: {gate['value']} against {gate['limit']}" for gate in report.missed)
+        raise GateMissed(
+            f"{len(report.missed)} gates missed: {missed}. The bundle is written; read {out / 'report.html'}."
+        )

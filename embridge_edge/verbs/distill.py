@@ -1,0 +1,102 @@
+"""`distill`: a teacher to a student that fits a microcontroller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import find_recipe
+from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+
+
+@dataclass(frozen=True)
+class DistillReport:
+    """The student and what it costs."""
+
+    checkpoint: Path
+    parameters: int
+    macs: int
+    windows: int
+    split: str
+    heads: tuple[str, ...]
+
+    def text(self) -> str:
+        return (
+            f"student: {self.parameters:,} parameters, {self.macs:,} multiply-accumulates per window, "
+            f"distilled on {self.windows:,} windows (split {self.split}), heads {', '.join(self.heads) or 'none'}\n{self.checkpoint}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "checkpoint": str(self.checkpoint), "heads": list(self.heads)}
+
+
+def distill(
+    teacher: Path,
+    data: Path,
+    recipe: str,
+    out: Path,
+    *,
+    format: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> DistillReport:
+    """Distil a teacher into a student, on the training side of the split that the teacher was trained with.
+
+    An interrupted run goes on where it stopped when it is called again with the same arguments.
+
+    Args:
+        teacher: checkpoint folder. data: recordings. recipe: name or file. out: folder for the student's checkpoint.
+
+    Raises:
+        EdgeError: the teacher does not fit the recordings, or `out` holds something already.
+    """
+    from embridge_edge.artifacts import sha256_of_file
+    from embridge_edge.learning.loop import key_of
+    from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+    from embridge_edge.model.student import StudentShape
+    from embridge_edge.verbs.train import forget
+    from embridge_edge.verbs.workflow import choose_split, distill_checkpoint, job_for, read_windows
+    from embridge_edge.verbs.workspace import fingerprint
+
+    plan = find_recipe(recipe)
+    refuse_existing(out, force)
+    master = load_checkpoint(teacher)
+    windows = read_windows(data, plan, format, progress)
+    job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)
+    state = out.parent / f".{out.name}.unfinished"
+    parent = sha256_of_file(teacher / "model.safetensors")
+    student = distill_checkpoint(
+        job, master, plan,
+        seed=seed, state=state, state_key=key_of(parent, fingerprint(data), plan.to_dict(), seed), parents=[parent], progress=progress,
+    )  # fmt: skip
+    save_checkpoint(student, out)
+    forget(state)
+    shape = StudentShape.from_dict(student.shape)
+    return DistillReport(
+        checkpoint=out,
+        parameters=shape.parameters_count,
+        macs=shape.macs,
+        windows=len(job.train),
+        split=str(master.provenance.get("split")),
+        heads=tuple(head.kind for head in student.heads),
+    )
+
+
+@click.command("distill")
+@click.argument("teacher", type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
+@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the student's checkpoint.")
+@click.option("--format", help="Name of a format, or a description file.")
+@common_options
+def command(teacher: Path, data: Path, recipe: str, out: Path, format: str | None, common: Common) -> None:
+    """Distil TEACHER, a checkpoint folder, into a student for a microcontroller."""
+    report = distill(
+        teacher, data, recipe, out, format=format, seed=common.seed, force=common.force, progress=common.progress
+    )
+    show(report, common)

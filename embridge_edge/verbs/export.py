@@ -1,0 +1,92 @@
+"""`export`: a student checkpoint or a quantized model to TFLite and ONNX files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embridge_edge.artifacts import folder_written_by_rename
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The files that were written, and their sizes in bytes."""
+
+    folder: Path
+    files: dict[str, int]
+
+    def text(self) -> str:
+        return "\n".join(f"{self.folder / name}  {size:,} bytes" for name, size in self.files.items())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "files": [{"path": name, "bytes": size} for name, size in self.files.items()],
+        }
+
+
+def export(model: Path, out: Path, *, force: bool = False, seed: int = 0, progress: Progress = SILENT) -> ExportReport:
+    """Write a model as TFLite and ONNX, with chain, labels and heads inside each file.
+
+    Args:
+        model: a student checkpoint (float files), or the folder that quantize wrote (int8 files as well).
+        out: folder for the files.
+        seed: taken for uniformity with the other verbs; nothing here is random.
+
+    Raises:
+        EdgeError: neither of both, or a conversion whose result differs from the original.
+    """
+    refuse_existing(out, force)
+    files = exported_files(model)
+    with folder_written_by_rename(out) as temporary:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+    return ExportReport(out, {name: len(content) for name, content in files.items()})
+
+
+def exported_files(model: Path) -> dict[str, bytes]:
+    """The files that a student checkpoint or a quantized model becomes, by name."""
+    from embridge_edge.compression.folding import folded
+    from embridge_edge.export import metadata
+    from embridge_edge.export.onnx import quantize_onnx, to_onnx
+    from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.export.tflite import to_tflite
+    from embridge_edge.model.checkpoint import load_checkpoint
+
+    if (model / "quantized.json").is_file():
+        quantized = load_quantized(model)
+        about = metadata.read(quantized.int8)
+        onnx = quantized.onnx
+        if about is None:
+            raise EdgeError(f"{model} holds no signal chain; run quantize again.")
+        return {
+            "student.tflite": quantized.float32,
+            "student_int8.tflite": quantized.int8,
+            "student.onnx": onnx,
+            "student_int8.onnx": metadata.attach(quantize_onnx(onnx, quantized.calibration), about),
+        }
+    if not (model / "model.json").is_file():
+        raise EdgeError(
+            f"{model} is neither a checkpoint nor a quantized model; give a folder that distill or quantize wrote."
+        )
+    checkpoint = load_checkpoint(model)
+    network, shape, about = folded(checkpoint), (1, *checkpoint.chain.input_shape), checkpoint.metadata()
+    return {
+        "student.tflite": metadata.attach(to_tflite(network, shape), about),
+        "student.onnx": metadata.attach(to_onnx(network, shape), about),
+    }
+
+
+@click.command("export")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@common_options
+def command(model: Path, out: Path, common: Common) -> None:
+    """Write MODEL, a student checkpoint or what quantize wrote, as TFLite and ONNX."""
+    show(export(model, out, force=common.force, seed=common.seed, progress=common.progress), common)

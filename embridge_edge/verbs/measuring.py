@@ -1,0 +1,236 @@
+"""What deploy measures on the model that ships, and the gates that it must pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embridge_edge.recipe import Recipe
+from embridge_edge.verbs.judging import Division
+from embridge_edge.verbs.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embridge_edge.learning.windows import WindowSet
+
+    Floats = npt.NDArray[np.float32]
+
+LAYER_WINDOWS = 200
+LATENCY_BUDGET_S = 1.5
+
+
+def _test_inputs(windows: WindowSet, division: Division, workspace: Workspace, count: int, seed: int) -> Floats:
+    """Test windows through the chain of the model that ships, drawn without regard to gesture."""
+    import numpy as np
+
+    from embridge_edge.verbs.models import open_model
+
+    model = open_model(division.folder(workspace, "int8"))
+    assert model.chain is not None  # noqa: S101 (it was written with one)
+    test = np.flatnonzero(division.split.test)
+    chosen = np.sort(np.random.default_rng([seed, 8]).choice(test, size=min(count, len(test)), replace=False))
+    return windows.with_chain(model.chain).inputs(chosen)
+
+
+def parity(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int
+) -> list[dict[str, Any]]:
+    """The int8 model on LiteRT's reference kernels against TFLM and XNNPACK: steps of the output, and decisions.
+
+    `within_one_step` is the share of windows in which no output differs by more than one step.
+    """
+    import numpy as np
+
+    from embridge_edge.export.reading import dequantize_values, read_artifact, run_tflite
+    from embridge_edge.verbs.models import open_model
+
+    path = division.folder(workspace, "int8") / "student_int8.tflite"
+    model, about = open_model(path), read_artifact(path)
+    assert about.output_scale is not None and about.output_zero_point is not None  # noqa: S101 (int8 has both)
+    inputs = _test_inputs(windows, division, workspace, plan.evaluate.parity_windows, seed)
+    head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
+    outputs = {
+        runtime: run_tflite(path, inputs, runtime, raw=True).reshape(len(inputs), -1).astype(np.int64)
+        for runtime in ("litert-ref", "tflm", "litert")
+    }
+    reference = outputs["litert-ref"]
+
+    def decided(raw: Any) -> Any:
+        return head.decide(dequantize_values(raw, about.output_scale, about.output_zero_point)) if head else None
+
+    rows = []
+    for runtime in ("tflm", "litert"):
+        steps = np.abs(outputs[runtime] - reference).max(axis=1)
+        flips = None if head is None else float(np.mean(decided(outputs[runtime]) != decided(reference)))
+        rows.append(
+            {
+                "reference": "litert-ref",
+                "other": runtime,
+                "windows": len(inputs),
+                "max_steps": int(steps.max()),
+                "within_one_step": float(np.mean(steps <= 1)),
+                "exact": float(np.mean(steps == 0)),
+                "class_flips": flips,
+            }
+        )
+    return rows
+
+
+def layer_errors_of(workspace: Workspace, windows: WindowSet, division: Division, seed: int) -> dict[str, Any]:
+    """Per-layer error of the int8 model and the scales at its ends."""
+    from embridge_edge.export.reading import read_artifact
+    from embridge_edge.verbs.check import layer_table
+
+    path = division.folder(workspace, "int8") / "student_int8.tflite"
+    about = read_artifact(path)
+    return {
+        "layers": layer_table(path, None, _test_inputs(windows, division, workspace, LAYER_WINDOWS, seed)),
+        "input_scale": about.input_scale,
+        "input_zero_point": about.input_zero_point,
+        "output_scale": about.output_scale,
+        "output_zero_point": about.output_zero_point,
+    }
+
+
+def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:
+    """What the calibration windows cover."""
+    from embridge_edge.artifacts import read_json
+
+    coverage: dict[str, Any] = read_json(division.folder(workspace, "int8") / "quantized.json")["coverage"]
+    return coverage
+
+
+def costs(out: Path, plan: Recipe) -> dict[str, Any]:
+    """Sizes, operations, host latency and fit of the files that ship."""
+    from embridge_edge.hardware.host import host_facts
+    from embridge_edge.verbs.profile import profile
+
+    artifacts, latency = [], []
+    for name in ("student_int8.tflite", "student.tflite", "student_int8.onnx", "student.onnx"):
+        measured = profile(out / name, target="host", budget_s=LATENCY_BUDGET_S)
+        cost = measured.cost
+        artifacts.append(
+            {
+                "path": name,
+                "kind": f"{measured.kind} {measured.precision}",
+                "bytes": measured.model_bytes,
+                "macs": None if cost is None else cost.macs,
+                "parameters": None,
+                "arena_bytes": measured.arena_bytes,
+                "peak_activation_bytes": None if cost is None else cost.peak_activation_bytes,
+                "float_ops": None if cost is None else len(cost.float_ops),
+            }
+        )
+        for row in measured.latencies:
+            if row.latency is not None:
+                latency.append(
+                    {
+                        "artifact": name,
+                        "runtime": row.runtime,
+                        "threads": 1,
+                        "p50_ms": row.latency.p50_ms,
+                        "p99_ms": row.latency.p99_ms,
+                        "n": row.latency.n,
+                        "source": row.latency.source,
+                    }
+                )
+    fitted = profile(out / "student_int8.tflite", target=plan.target, budget_s=LATENCY_BUDGET_S)
+    target, fit = fitted.target, fitted.fit
+    facts = host_facts()
+    return {
+        "artifacts": artifacts,
+        "latency": latency,
+        "target": {
+            "name": target.name,
+            "core": target.core,
+            "clock_mhz": target.clock_mhz,
+            "flash_kib": target.flash_kib,
+            "ram_kib": target.ram_kib,
+            "flash_used_bytes": None if fit is None else fit.flash_bytes,
+            "ram_used_bytes": None if fit is None else fit.ram_bytes,
+            "ok": fitted.ok,
+            "notes": "; ".join(
+                [*fitted.notes, *(f"{op} is not run by the target's runtime" for op in fitted.lacking_ops)]
+            ),
+        },
+        "host": {
+            "cpu": facts.cpu,
+            "cores": facts.cores,
+            "memory_gib": None if facts.memory_mib is None else round(facts.memory_mib / 1024, 1),
+            "os": facts.system,
+            "python": facts.python,
+        },
+    }
+
+
+def gates(plan: Recipe, report: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    """Each gate of the recipe that applies: `{name, what, limit, value, ok}`; one that could not be measured is missed."""
+
+    def result(model: str, metric: str) -> float | None:
+        found = [
+            r["value"] for r in report["results"] if (r["model"], r["split"], r["metric"]) == (model, split, metric)
+        ]
+        return found[0] if found else None
+
+    limits, rows = plan.gates, []
+
+    def gate(name: str, what: str, limit: float | None, value: float | None, *, least: bool = False) -> None:
+        if limit is not None:
+            ok = value is not None and (value >= limit if least else value <= limit)
+            rows.append({"name": name, "what": what, "limit": limit, "value": value, "ok": ok})
+
+    if report["data"]["gestures"]:
+        student, int8 = result("student", "balanced_accuracy"), result("student_int8", "balanced_accuracy")
+        loss = None if student is None or int8 is None else student - int8
+        gate(
+            "student_balanced_accuracy",
+            f"balanced accuracy of the student, unseen {split}",
+            limits.student_balanced_accuracy,
+            student,
+            least=True,
+        )
+        gate("int8_loss", "balanced accuracy lost by int8", limits.int8_loss, loss)
+        gate(
+            "class_flips",
+            "class flips between float and int8",
+            limits.class_flips,
+            result("student_int8", "class_flips"),
+        )
+    size = next((row["bytes"] for row in report["artifacts"] if row["path"] == "student_int8.tflite"), None)
+    floats = next((row["float_ops"] for row in report["artifacts"] if row["path"] == "student_int8.tflite"), None)
+    gate("tflite_bytes", "bytes of the int8 .tflite", limits.tflite_bytes, size)
+    gate("float_ops", "float ops in the int8 .tflite", 0, floats)
+    tflm = next((row for row in report["parity"] if row["other"] == "tflm"), {})
+    gate(
+        "parity_max_steps",
+        "largest difference of TFLM from LiteRT's reference, steps",
+        limits.parity_max_steps,
+        tflm.get("max_steps"),
+    )
+    gate(
+        "parity_within_one",
+        "windows within one step of LiteRT's reference on TFLM",
+        limits.parity_within_one,
+        tflm.get("within_one_step"),
+        least=True,
+    )
+    if tflm.get("class_flips") is not None:
+        gate(
+            "parity_class_flips",
+            "class flips between TFLM and LiteRT's reference",
+            limits.parity_class_flips,
+            tflm["class_flips"],
+        )
+    if report["target"].get("flash_used_bytes") is not None:
+        rows.append(
+            {
+                "name": "target",
+                "what": f"fits {plan.target}",
+                "limit": True,
+                "value": report["target"]["ok"],
+                "ok": report["target"]["ok"],
+            }
+        )
+    return rows

@@ -1,0 +1,126 @@
+"""`train`: recordings to an EMBridge teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import SPLITS, find_recipe
+from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What was trained, on how much, and where it is."""
+
+    checkpoint: Path
+    kind: str
+    parameters: int
+    windows: int
+    wearers: int
+    split: str
+    heads: tuple[str, ...]
+    chain: dict[str, Any]
+
+    def text(self) -> str:
+        return (
+            f"{self.kind}: {self.parameters:,} parameters, trained on {self.windows:,} windows of {self.wearers} wearers "
+            f"(split {self.split}), heads {', '.join(self.heads) or 'none'}\n{self.checkpoint}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "checkpoint": str(self.checkpoint), "heads": list(self.heads)}
+
+
+def train(
+    data: Path,
+    recipe: str,
+    out: Path,
+    *,
+    split: str | None = None,
+    format: str | None = None,
+    supervised: bool = False,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> TrainReport:
+    """Train the EMBridge teacher: masked pre-training of both towers, then alignment.
+
+    An interrupted training goes on where it stopped when it is called again with the same arguments.
+
+    Args:
+        data: recordings. recipe: name or file. out: folder for the checkpoint.
+        split: train on this split's training side, so that `check` can judge on the rest; None takes the first that the
+            recordings allow, "none" trains on everything.
+        supervised: train the same network on the labels alone, for comparison.
+
+    Raises:
+        EdgeError: wrong recipe or recordings, or `out` holds something already.
+    """
+    from embridge_edge.learning.loop import key_of
+    from embridge_edge.model.checkpoint import save_checkpoint
+    from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, train_checkpoint
+    from embridge_edge.verbs.workspace import fingerprint
+
+    plan = find_recipe(recipe)
+    refuse_existing(out, force)
+    windows = read_windows(data, plan, format, progress)
+    job = job_for(windows, choose_split(windows, split, plan), plan)
+    if supervised and not len(windows.gestures):
+        raise EdgeError("These recordings have no labels, which a supervised network needs; leave --supervised out.")
+    progress.say(f"chain: {_spelled(job.windows.chain.resolved)}")
+    state = out.parent / f".{out.name}.unfinished"
+    key = key_of(fingerprint(data), plan.to_dict(), split, seed, supervised)
+    name = "supervised" if supervised else "teacher"
+    checkpoint = train_checkpoint(
+        job, plan, seed=seed, supervised=supervised, state=state, state_key=key, parents=[fingerprint(data)], progress=progress, name=name
+    )  # fmt: skip
+    save_checkpoint(checkpoint, out)
+    forget(state)
+    return TrainReport(
+        checkpoint=out,
+        kind=checkpoint.kind,
+        parameters=sum(tensor.size for tensor in checkpoint.tensors.values()),
+        windows=len(job.train),
+        wearers=len(set(windows.wearers[job.train].tolist())),
+        split="none" if job.split is None else job.split.name,
+        heads=tuple(head.kind for head in checkpoint.heads),
+        chain=dict(job.windows.chain.resolved),
+    )
+
+
+def forget(state: Path) -> None:
+    """Remove the state of a training that is done."""
+    import shutil
+
+    shutil.rmtree(state, ignore_errors=True)
+
+
+def _spelled(resolved: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in resolved.items())
+
+
+@click.command("train")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
+@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the checkpoint.")
+@click.option(
+    "--split", type=click.Choice([*SPLITS, "none"]), help="What to keep for testing; by default what the data allow."
+)
+@click.option("--format", help="Name of a format, or a description file.")
+@click.option("--supervised", is_flag=True, help="Train the same network on labels alone, for comparison.")
+@common_options
+def command(
+    data: Path, recipe: str, out: Path, split: str | None, format: str | None, supervised: bool, common: Common
+) -> None:
+    """Train the EMBridge teacher on recordings."""
+    report = train(
+        data, recipe, out,
+        split=split, format=format, supervised=supervised, seed=common.seed, force=common.force, progress=common.progress,
+    )  # fmt: skip
+    show(report, common)

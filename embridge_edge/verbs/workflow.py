@@ -1,0 +1,289 @@
+"""What train, distill, quantize, check and deploy have in common: from recordings to windows to a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embridge_edge import __version__
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from embridge_edge.gestures import GestureLibrary
+    from embridge_edge.learning.splits import Split
+    from embridge_edge.learning.windows import WindowSet
+    from embridge_edge.model.checkpoint import Checkpoint
+
+    Index = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float32]
+
+_VERSIONED = ("numpy", "numba", "scipy", "torch", "scikit-learn", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime", "tflite-micro")  # fmt: skip
+
+NORMALISATION_WINDOWS = 20_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One division of one data set, with what trains on it.
+
+    Attributes:
+        windows: all windows, their chain fitted to the training side.
+        split: None trains on everything.
+        train: indices of the training windows.
+    """
+
+    windows: WindowSet
+    split: Split | None
+    train: Index
+    library: GestureLibrary
+
+    @property
+    def test(self) -> Index:
+        """Indices of the test windows that can be judged: those with a gesture, or all where poses were tracked."""
+        import numpy as np
+
+        if self.split is None:
+            return np.zeros(0, np.int64)
+        known = self.windows.labels >= 0
+        if self.windows.tracked:
+            last = self.windows.starts // self.windows.chain.hop + self.windows.frames - 1
+            known = known | np.isfinite(self.windows.pose_track[last]).any(axis=1)
+        return np.flatnonzero(self.split.test & known)
+
+
+def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progress = SILENT) -> WindowSet:
+    """Read, filter and cut all recordings at `data`.
+
+    Raises:
+        EdgeError: nothing readable, recordings that do not go together, or no band at their rate.
+    """
+    from embridge_edge.gestures import read_library
+    from embridge_edge.learning.windows import cut_windows
+    from embridge_edge.recordings.loading import read_recordings
+
+    library = read_library()
+    windows = cut_windows(read_recordings(data, format, progress), recipe.chain, recipe.windows, library)
+    if not windows.tracked:
+        for gesture in windows.gestures:
+            if library.pose(gesture) is None:
+                progress.say(f"warning: gesture {gesture!r} has no pose in the library; it trains with its label only.")
+    if windows.problems:
+        progress.say(f"warning: {len(windows.problems)} places could not be read, the first: {windows.problems[0]}")
+    return windows
+
+
+def job_for(windows: WindowSet, split: Split | None, recipe: Recipe) -> Job:
+    """A job on one division; the chain's normalisation is taken from its training side."""
+    from embridge_edge.gestures import read_library
+    from embridge_edge.learning.splits import training_windows
+
+    for gesture in recipe.windows.hold_out_gestures:
+        if gesture not in windows.gestures:
+            known = ", ".join(windows.gestures) or "none"
+            raise EdgeError(f"The recipe holds out {gesture!r}, which these recordings lack; they have {known}.")
+    train = training_windows(windows, split, recipe.windows.hold_out_gestures)
+    if not len(train):
+        raise EdgeError(
+            "No training window has a label or a pose; record labels, or give a description of their column."
+        )
+    sample = train[:: max(1, len(train) // NORMALISATION_WINDOWS)]
+    chain = windows.chain.fitted(windows.signal, windows.starts[sample])
+    return Job(windows.with_chain(chain), split, train, read_library())
+
+
+def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split | None:
+    """The division that a verb was asked for: the first fold of `name`, the first that the data allow, or none at all."""
+    from embridge_edge.learning.splits import make_splits, possible_splits
+
+    if name == "none":
+        return None
+    return make_splits(windows, name or possible_splits(windows)[0], recipe.evaluate.folds)[0]
+
+
+def train_checkpoint(
+    job: Job,
+    recipe: Recipe,
+    *,
+    seed: int,
+    supervised: bool = False,
+    share: float = 1.0,
+    state: Path | None = None,
+    state_key: str = "",
+    parents: Sequence[str] = (),
+    progress: Progress = SILENT,
+    name: str = "teacher",
+) -> Checkpoint:
+    """Train a teacher, or the supervised network of its size, and fit its heads.
+
+    Args:
+        share: of the recipe's steps, for folds.
+    """
+    from embridge_edge.learning.teacher import embed, pose_embeddings, teacher_shape, train_teacher
+    from embridge_edge.model.checkpoint import Checkpoint, tensors_of
+
+    plan = _shorter(recipe.train, share)
+    if supervised:
+        plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
+    shape = teacher_shape(job.windows, recipe.teacher)
+    network = train_teacher(
+        job.windows, job.train, shape, plan, job.library, seed=seed, state=state, state_key=state_key, progress=progress, name=name
+    )  # fmt: skip
+    poses = None if supervised else pose_embeddings(network, job.library, job.windows.gestures)
+    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
+    return Checkpoint(
+        kind="supervised" if supervised else "teacher",
+        shape=shape.to_dict(),
+        tensors=tensors_of(network),
+        chain=job.windows.chain,
+        gestures=job.windows.gestures,
+        heads=heads,
+        provenance=provenance(job, recipe, seed, parents),
+    )
+
+
+def distill_checkpoint(
+    job: Job,
+    teacher: Checkpoint,
+    recipe: Recipe,
+    *,
+    seed: int,
+    share: float = 1.0,
+    state: Path | None = None,
+    state_key: str = "",
+    parents: Sequence[str] = (),
+    progress: Progress = SILENT,
+    name: str = "student",
+) -> Checkpoint:
+    """Distil a teacher into a student on a job's training windows, and fit the student's heads."""
+    from typing import cast
+
+    from embridge_edge.learning.distill import distill_student, student_shape, teach
+    from embridge_edge.learning.teacher import embed, pose_embeddings
+    from embridge_edge.model.checkpoint import Checkpoint, tensors_of
+    from embridge_edge.model.teacher import Teacher
+
+    if teacher.kind != "teacher":
+        raise EdgeError(f"The checkpoint is a {teacher.kind}, no teacher; give the folder that train wrote.")
+    if teacher.chain.input_shape != job.windows.chain.input_shape:
+        mine, its = teacher.chain.input_shape, job.windows.chain.input_shape
+        raise EdgeError(
+            f"The teacher takes {mine[0]} steps × {mine[1]} columns, these recordings under recipe {recipe.name} give {its[0]} × {its[1]}; "
+            "use the recipe and the band that it was trained with."
+        )
+    if teacher.gestures != job.windows.gestures:
+        raise EdgeError(
+            f"The teacher knows the gestures {', '.join(teacher.gestures)}, the recordings have "
+            f"{', '.join(job.windows.gestures)}; train a teacher on them first."
+        )
+    job = replace(job, windows=job.windows.with_chain(teacher.chain))
+    master = cast(Teacher, teacher.network())
+    plan = _shorter(recipe.distill, share)
+    lesson = teach(master, job.windows, job.train, plan.teacher_windows, seed, progress)
+    shape = student_shape(job.windows, recipe.student, master.shape.embedding)
+    network = distill_student(
+        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature,
+        seed=seed, state=state, state_key=state_key, progress=progress, name=name,
+    )  # fmt: skip
+    poses = pose_embeddings(master, job.library, job.windows.gestures)
+    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
+    return Checkpoint(
+        kind="student",
+        shape=shape.to_dict(),
+        tensors=tensors_of(network),
+        chain=job.windows.chain,
+        gestures=job.windows.gestures,
+        heads=heads,
+        provenance=provenance(job, recipe, seed, parents),
+    )
+
+
+def _shorter(plan: Any, share: float) -> Any:
+    """A training plan with a share of its steps."""
+    steps = {"pose_steps", "masked_steps", "steps"} & set(vars(plan))
+    return replace(plan, **{name: round(getattr(plan, name) * share) for name in steps})
+
+
+def _heads(job: Job, recipe: Recipe, embedded: Any, poses: Floats | None, seed: int) -> tuple[Any, ...]:
+    """Linear probe, pose rows and pose read-out, as far as the data allow."""
+    from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head
+
+    windows, heads = job.windows, []
+    labelled = job.train[windows.labels[job.train] >= 0]
+    if len(labelled):
+        chosen = probe_windows(windows, labelled, recipe.evaluate.probe_windows, seed)
+        heads.append(linear_head(embedded(chosen), windows.labels[chosen], windows.gestures))
+    if poses is not None and len(poses):
+        heads.append(pose_head(poses, windows.gestures))
+    if windows.tracked:
+        chosen = probe_windows(windows, job.train, recipe.evaluate.probe_windows, seed)
+        heads.append(regression_head(embedded(chosen), windows.poses(chosen)[:, -1]))
+    return tuple(head for head in heads if head is not None)
+
+
+def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> dict[str, Any]:
+    """What made a checkpoint, and which donnings and wearers it has seen (as hashes: names stay with the recordings)."""
+    import numpy as np
+
+    windows = job.windows
+    return {
+        "recipe": recipe.to_dict(),
+        "recipe_sha256": recipe.sha256,
+        "parents": list(parents),
+        "seed": seed,
+        "split": "none" if job.split is None else job.split.name,
+        "seen_sessions": sorted(
+            {short_hash(windows.session_names[index]) for index in np.unique(windows.sessions[job.train])}
+        ),
+        "seen_wearers": sorted(
+            {short_hash(windows.wearer_names[index]) for index in np.unique(windows.wearers[job.train])}
+        ),
+        "versions": versions(),
+    }
+
+
+def short_hash(name: str) -> str:
+    """Stands for a session's or wearer's name inside an artifact."""
+    return hashlib.sha256(name.encode()).hexdigest()[:10]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made an artifact."""
+    found = {"embridge-edge": __version__, "python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
+    """Refuse to judge a model on windows that it was trained on.
+
+    Raises:
+        EdgeError: the test side holds sessions (for `wearer`: wearers) that the model has seen.
+    """
+    import numpy as np
+
+    if split.name == "repetition" and stored.get("split") == "repetition":
+        return
+    wearers = split.name == "wearer"
+    seen = set(stored.get("seen_wearers" if wearers else "seen_sessions", ()))
+    names, index = (windows.wearer_names, windows.wearers) if wearers else (windows.session_names, windows.sessions)
+    leaked = [names[place] for place in np.unique(index[split.test]) if short_hash(names[place]) in seen]
+    if leaked:
+        raise EdgeError(
+            f"This model was trained with --split {stored.get('split')} and has seen {len(leaked)} of the test "
+            f"{'wearers' if wearers else 'sessions'} of --split {split.name} ({leaked[0]} …); check it with --split "
+            f"{stored.get('split')}, or train one with --split {split.name}."
+        )

@@ -1,0 +1,73 @@
+"""Steps whose results stay on disk: a step whose inputs did not change is not run again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embridge_edge import __version__
+from embridge_edge.artifacts import folder_written_by_rename, read_json, sha256_of, write_json
+from embridge_edge.errors import EdgeError
+from embridge_edge.progress import Progress
+
+
+@dataclass
+class Workspace:
+    """A folder of finished steps, and the minutes that each took.
+
+    Attributes:
+        folder: one folder in it per step, each with a `step.json`.
+        minutes: `{step, minutes, cached}` of the steps of this run, in order.
+    """
+
+    folder: Path
+    progress: Progress
+    minutes: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, name: str, inputs: object, make: Callable[[Path], None]) -> tuple[Path, str]:
+        """Have `make` fill a folder, unless that was done before for the same inputs by the same version.
+
+        Args:
+            inputs: everything that the result depends on, as JSON can hold it.
+
+        Returns: the step's folder, and a key that stands for its result in the inputs of later steps.
+        """
+        key = sha256_of([name, __version__, json.loads(json.dumps(inputs))])
+        folder = self.folder / name
+        done = folder / "step.json"
+        if done.is_file() and _key_in(done) == key:
+            self.minutes.append({"step": name, "minutes": 0.0, "cached": True})
+            self.progress.say(f"  {name}: unchanged")
+            return folder, key
+        started = time.monotonic()
+        with folder_written_by_rename(folder) as temporary:
+            make(temporary)
+            minutes = (time.monotonic() - started) / 60.0
+            write_json(temporary / "step.json", {"key": key, "minutes": minutes})
+        self.minutes.append({"step": name, "minutes": minutes, "cached": False})
+        self.progress.say(f"  {name}: {minutes:.1f} min")
+        return folder, key
+
+    def state(self, name: str) -> Path:
+        """Folder where a step that is under way keeps what it needs to go on."""
+        return self.folder / "unfinished" / name
+
+
+def _key_in(file: Path) -> object:
+    try:
+        return read_json(file).get("key")
+    except EdgeError:
+        return None
+
+
+def fingerprint(data: Path) -> str:
+    """Stands for the files below `data`: their relative names, sizes and times of change."""
+    if not data.exists():
+        raise EdgeError(f"{data} does not exist; give recordings with --data.")
+    files = [data] if data.is_file() else sorted(path for path in data.rglob("*") if path.is_file())
+    about = [(path.relative_to(data).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return sha256_of([list(entry) for entry in about])

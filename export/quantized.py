@@ -1,0 +1,96 @@
+"""The quantized model: a student checkpoint and calibration windows become a float and an int8 graph, kept together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.artifacts import folder_written_by_rename, read_json, write_json
+from embridge_edge.compression.folding import folded
+from embridge_edge.errors import EdgeError
+from embridge_edge.export import metadata
+from embridge_edge.export.onnx import to_onnx
+from embridge_edge.export.tflite import quantize_tflite, to_tflite
+from embridge_edge.model.checkpoint import Checkpoint
+from embridge_edge.recipe import QuantizePlan
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A student in int8, its float twin, and what the ranges came from.
+
+    Attributes:
+        int8, float32: TFLite models with chain, labels and heads inside.
+        onnx: the float ONNX model, likewise.
+        calibration: float32 `[n, steps, columns]`, the windows that set the ranges, already through the chain.
+        coverage: what those windows cover (`calibration.selection.Coverage.to_json`).
+    """
+
+    int8: bytes
+    float32: bytes
+    onnx: bytes
+    calibration: Floats
+    coverage: Mapping[str, Any]
+
+
+def quantize_student(
+    student: Checkpoint, calibration: Floats, coverage: Mapping[str, Any], plan: QuantizePlan
+) -> QuantizedModel:
+    """Quantize weights per channel and activations per tensor to int8, int8 at both ends.
+
+    Args:
+        calibration: float32 `[n, steps, columns]`, inputs of the network.
+    """
+    network, shape = folded(student), (1, *student.chain.input_shape)
+    bare = to_tflite(network, shape)
+    about = student.metadata()
+    provenance = dict(about["provenance"]) | {
+        "quantization": {"scheme": "static int8", "observer": plan.observer, "windows": len(calibration)}
+    }
+    return QuantizedModel(
+        int8=metadata.attach(quantize_tflite(bare, calibration, plan.observer), {**about, "provenance": provenance}),
+        float32=metadata.attach(bare, about),
+        onnx=metadata.attach(to_onnx(network, shape), about),
+        calibration=calibration,
+        coverage=coverage,
+    )
+
+
+def save_quantized(model: QuantizedModel, folder: Path) -> None:
+    """Write the models, `calibration.safetensors` and `quantized.json` into a folder; whole or not at all."""
+    from safetensors.numpy import save_file
+
+    with folder_written_by_rename(folder) as temporary:
+        (temporary / "student_int8.tflite").write_bytes(model.int8)
+        (temporary / "student.tflite").write_bytes(model.float32)
+        (temporary / "student.onnx").write_bytes(model.onnx)
+        save_file({"windows": np.ascontiguousarray(model.calibration)}, temporary / "calibration.safetensors")
+        write_json(temporary / "quantized.json", {"coverage": dict(model.coverage)})
+
+
+def load_quantized(folder: Path) -> QuantizedModel:
+    """Read what `save_quantized` wrote.
+
+    Raises:
+        EdgeError: a file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return QuantizedModel(
+            int8=(folder / "student_int8.tflite").read_bytes(),
+            float32=(folder / "student.tflite").read_bytes(),
+            onnx=(folder / "student.onnx").read_bytes(),
+            calibration=load_file(folder / "calibration.safetensors")["windows"],
+            coverage=read_json(folder / "quantized.json")["coverage"],
+        )
+    except (FileNotFoundError, KeyError, SafetensorError) as error:
+        raise EdgeError(f"{folder} is no quantized model ({error}); run quantize again.") from None

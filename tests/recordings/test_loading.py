@@ -1,0 +1,371 @@
+"""Reading the real recordings, recognising them by content, and descriptions of one's own."""
+
+from __future__ import annotations
+
+import lzma
+import re
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import POSE
+from embridge_edge.recordings import ReadingLog, Recording, find_recordings, format_names, read_recordings
+from embridge_edge.recordings.description import parse_description, shipped_descriptions
+
+ROOT = Path(__file__).resolve().parents[2]
+CURLED = POSE.index("index_pip_fe")
+
+
+def read(path: Path, format: str | None = None) -> list[Recording]:
+    return list(read_recordings(path, format))
+
+
+@pytest.mark.data
+def test_myo_readings(data: Path) -> None:
+    found = read(data / "myo_readings" / "right_56912.tar.xz")
+    assert len(found) == 40
+    assert {recording.session for recording in found} == {"1", "2", "3", "4", "5"}
+    first = found[1]
+    assert (first.wearer, first.session, first.side, first.unit, first.rate_hz) == ("56912", "1", "right", "myo", 200)
+    assert first.full_scale == 128 and first.pose is None
+    assert first.gestures == (
+        "rest",
+        "flexion",
+        "extension",
+        "radial_deviation",
+        "ulnar_deviation",
+        "pronation",
+        "supination",
+        "fist",
+    )
+    assert first.labels is not None and set(np.unique(first.labels)) == {0, 1}
+
+
+@pytest.mark.data
+def test_sessions_may_start_at_zero(data: Path) -> None:
+    found = read(data / "myo_readings" / "right_40052.tar.xz")
+    assert {recording.session for recording in found} == {"0", "1", "2"}
+
+
+@pytest.mark.data
+def test_repetitions_follow_the_gesture_and_rest_goes_with_the_next(data: Path) -> None:
+    recording = read(data / "myo_readings" / "right_56912.tar.xz")[1]
+    assert recording.labels is not None and recording.repetitions is not None
+    starts = np.flatnonzero(np.diff(recording.labels, prepend=-2))
+    assert recording.labels[starts].tolist() == [0, 1] * 6
+    assert recording.repetitions[starts].tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("archive", "member", "lines"),
+    [
+        ("right_19999", "19999-2/2.txt", [12322]),
+        ("right_64917", "64917-1/2.txt", [1032, 1033]),
+        ("right_64917", "64917-2/1.txt", [1996, 1997]),
+        ("right_64917", "64917-2/4.txt", [346, 347]),
+        ("right_64917", "64917-3/7.txt", [1347, 1348]),
+    ],
+)
+def test_corrupt_lines_are_reported_and_leave_a_break(
+    data: Path, tmp_path: Path, archive: str, member: str, lines: list[int]
+) -> None:
+    path = extracted(data / "myo_readings" / f"{archive}.tar.xz", member, tmp_path)
+    recording = read(path)[0]
+    assert recording.problems[0].line == lines[0]
+    assert str(recording.problems[0]).startswith(f"{path.name}:{lines[0]}: ")
+    assert recording.breaks.tolist() == [lines[0] - 1]
+    assert recording.samples == len(path.read_bytes().split(b"\n")) - (path.read_bytes()[-1:] == b"\n") - len(lines)
+
+
+@pytest.mark.data
+def test_all_corrupt_files_are_the_five_known_ones(data: Path) -> None:
+    found = {
+        recording.source.split("_hand/")[1]
+        for archive in ("right_19999", "right_64917")
+        for recording in read(data / "myo_readings" / f"{archive}.tar.xz")
+        if recording.problems
+    }
+    assert found == {"19999-2/2.txt", "64917-1/2.txt", "64917-2/1.txt", "64917-2/4.txt", "64917-3/7.txt"}
+
+
+def extracted(archive: Path, member: str, folder: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        name = next(name for name in tar.getnames() if name.endswith(member))
+        stream = tar.extractfile(name)
+        assert stream is not None
+        path = folder / "holiday pictures" / "whatever.dat"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(stream.read())
+    return path
+
+
+@pytest.mark.data
+def test_longterm_shift(data: Path) -> None:
+    found = read(data / "longterm_shift" / "sub2.days1-10.tar.xz")
+    assert len(found) == 880
+    assert [recording.source for recording in found[:2]] == [
+        f"sub2.days1-10.tar.xz:sub2/day1/D1M1T{trial}.csv" for trial in (1, 2)
+    ]
+    last = found[-1]
+    assert (last.wearer, last.session, last.day, last.samples, last.unit) == ("sub2", "day10", 10, 300, "unknown")
+    assert last.labels is not None and last.repetitions is not None
+    assert last.gestures[last.labels[0]] == "M22" and last.repetitions[0] == 4
+    assert found[0].gestures[:3] == ("rest", "flexion", "M3")
+
+
+@pytest.mark.data
+def test_openbci_with_tracking_and_prompts(data: Path) -> None:
+    found = {recording.session: recording for recording in read(data / "openbci_hands" / "s_1")}
+    assert sorted(found) == ["1745107875", "1745108496", "1745109066", "1745109913"]
+    clean = found["1745108496"]
+    assert clean.unit == "V" and clean.rate_hz == 250 and clean.channels == 8
+    np.testing.assert_allclose(clean.emg[0, :2], [254.07228e-6, 664.1597e-6], rtol=1e-6)
+    assert clean.pose is not None and clean.labels is not None
+    known = np.isfinite(clean.pose[:, CURLED])
+    assert 0.9 < known.mean() < 1.0  # 4 % of its angles are missing: the hand was lost
+    assert not np.isfinite(clean.pose[:, POSE.index("wrist_flexion")]).any()
+    assert clean.labels[0] == -1  # the first prompt comes at 2.7 s
+    assert clean.gestures[clean.labels[20 * 250]] == "fingers_00100"
+    assert not len(clean.breaks)
+
+
+@pytest.mark.data
+def test_lost_samples_are_seen_in_the_clock(data: Path) -> None:
+    found = read(data / "openbci_hands" / "s_1" / "exg" / "data_1745107875.csv")[0]
+    assert len(found.breaks) > 20
+    assert min(found.breaks) > 100 * 250  # the first two minutes are whole
+    (problem,) = [problem for problem in found.problems if "lost" in problem.what]
+    lost = int(re.search(r"about (\d+) samples", problem.what).group(1))  # type: ignore[union-attr]
+    assert 1000 < lost < 1800
+    assert found.pose is not None  # found in ../angle
+
+
+@pytest.mark.data
+def test_openbci_in_one_file(data: Path) -> None:
+    (recording,) = read(data / "openbci_hands" / "s_0")
+    assert (recording.channels, recording.rate_hz, recording.session) == (16, 125, "1734156561")
+    assert recording.pose is not None and recording.pose[0, CURLED] == 0  # curl 1 is straight
+
+
+@pytest.mark.data
+def test_myo_hands_lays_both_clocks_together(data: Path) -> None:
+    (recording,) = read(data / "myo_hands")
+    assert recording.rate_hz == 54 and abs(recording.duration_s - 624) < 2
+    assert recording.pose is not None
+    known = np.isfinite(recording.pose[:, CURLED])
+    assert known.mean() > 0.98
+    # EMG starts at 12:25:17.5 of a 12-hour clock, the tracking at 00:25:10.9: they run together from the start.
+    assert known[54 * 5]
+    fits = {shift: _linear_fit(recording, shift) for shift in (-20 * 54, 0, 20 * 54)}
+    assert fits[0] > 0.4 and fits[0] > max(fits[-20 * 54], fits[20 * 54]) + 0.1
+
+
+def _linear_fit(recording: Recording, shift: int) -> float:
+    """R² on the last 30 % of curls from smoothed amplitudes that are shifted by some samples."""
+    assert recording.pose is not None
+    curls = recording.pose[:, [POSE.index(f"{finger}_mcp_fe") for finger in ("index", "middle", "ring", "pinky")]]
+    kernel = np.ones(20) / 20
+    amplitude = np.stack([np.convolve(channel, kernel, "same") for channel in np.abs(recording.emg).T], axis=1)
+    inner = slice(3000, -3000)
+    inputs, targets = np.roll(amplitude, shift, axis=0)[inner], curls[inner]
+    known = np.isfinite(targets).all(axis=1)
+    inputs = np.column_stack([inputs, np.sqrt(inputs), np.ones(len(inputs))])[known]
+    targets = targets[known]
+    cut = len(inputs) * 7 // 10
+    weights = np.linalg.lstsq(inputs[:cut], targets[:cut], rcond=None)[0]
+    error = targets[cut:] - inputs[cut:] @ weights
+    return float(1 - (error**2).mean(axis=0).sum() / targets[cut:].var(axis=0).sum())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("place", "format_name"),
+    [
+        ("openbci_hands/s_1/exg/data_1745109913.csv", "openbci-hands"),
+        ("openbci_hands/s_0/emg_mp_1734156561.csv", "openbci-hands-single"),
+        ("myo_hands/EMG_data_20230622_003542.csv", "myo-hands"),
+    ],
+)
+def test_recognised_by_content_under_an_unrelated_name(
+    data: Path, tmp_path: Path, place: str, format_name: str
+) -> None:
+    folder = tmp_path / "holiday pictures"
+    folder.mkdir()
+    shutil.copy(data / place, folder / "x.dat")
+    log = ReadingLog()
+    (recording,) = read_recordings(folder, log=log)
+    assert dict(log.formats) == {format_name: 1}
+    assert (recording.wearer, recording.session) == ("unknown", "holiday pictures")
+
+
+@pytest.mark.data
+def test_myo_and_longterm_recognised_by_content(data: Path, tmp_path: Path) -> None:
+    path = extracted(data / "myo_readings" / "left_44444.tar.xz", "44444-1/3.txt", tmp_path)
+    assert read(path)[0].unit == "myo"
+    path = extracted(data / "longterm_shift" / "sub1.days1-10.tar.xz", "D3M7T2.csv", tmp_path)
+    (recording,) = read(path)
+    assert recording.rate_hz == 200 and recording.labels is None
+    assert "does not say which gesture" in recording.problems[0].what
+
+
+def line(*values: object, delimiter: str = ",") -> str:
+    return delimiter.join(str(value) for value in values) + "\n"
+
+
+def test_the_example_in_the_documentation(tmp_path: Path) -> None:
+    document = (ROOT / "docs" / "formats.md").read_text()
+    toml = re.search(r"```toml\n(.*?)```", document, re.DOTALL).group(1)  # type: ignore[union-attr]
+    rows = re.search(r"```text\n(.*?)```", document, re.DOTALL).group(1).split("\n")  # type: ignore[union-attr]
+    (tmp_path / "recording.toml").write_text(toml)
+    path = tmp_path / "anna" / "2" / "fist.csv"
+    path.parent.mkdir(parents=True)
+    body = "".join(line(2 * i, 12.5, -3, 8.25, 0.5, "relax" if i < 500 else "fist") for i in range(1000))
+    path.write_text(rows[0] + "\n" + body)
+    (recording,) = read(tmp_path)
+    assert (recording.wearer, recording.session, recording.side, recording.unit) == ("anna", "2", "right", "V")
+    np.testing.assert_allclose(recording.emg[0], [12.5e-6, -3e-6, 8.25e-6, 0.5e-6])
+    assert recording.labels is not None and recording.gestures == ("rest", "fist", "open_hand")
+    assert recording.labels.tolist() == [0] * 500 + [1] * 500
+    assert recording.repetitions is not None and set(recording.repetitions) == {1}
+
+
+OWN = """
+[file]
+columns = 3
+[emg]
+columns = [0, 1]
+rate_hz = 100
+unit = "mine"
+[labels]
+column = 2
+"""
+
+
+def test_description_beside_the_data_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("recording.toml", OWN)
+        archive.writestr("b/10.txt", "1,2,5\n" * 50)
+        archive.writestr("b/9.txt", "1,2,5\n" * 50)
+    found = read(tmp_path / "set.zip")
+    assert [recording.source for recording in found] == ["set.zip:b/9.txt", "set.zip:b/10.txt"]
+    assert found[0].gestures == ("5",) and found[0].session == "b"
+    assert [int(recording.repetitions[0]) for recording in found if recording.repetitions is not None] == [1, 2]
+
+
+def test_format_by_file_comes_before_everything(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN.replace('"mine"', '"other"'))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "recording.toml").write_text(OWN)
+    (tmp_path / "set" / "a.txt").write_text("1,2,5\n" * 50)
+    assert read(tmp_path / "set")[0].unit == "mine"
+    assert read(tmp_path / "set", str(tmp_path / "own.toml"))[0].unit == "other"
+
+
+def test_gzip_archive_and_hidden_files(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / ".git").mkdir(parents=True)
+    for name in ("a.txt", ".hidden.txt", ".git/b.txt", "README.md", "curated.txt", "LICENSE"):
+        (folder / name).write_text("1,2,3,4,5,6,7,8,0\n" * 20)
+    assert [recording.source for recording in read(folder)] == ["a.txt"]
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        tar.add(folder, "set")
+    assert [recording.source for recording in read(tmp_path / "set.tar.gz")] == ["set.tar.gz:set/a.txt"]
+
+
+def test_find_is_cheap_and_sorted(tmp_path: Path) -> None:
+    for name in ("10.txt", "9.txt", "a.tar.xz"):
+        (tmp_path / name).write_bytes(lzma.compress(b"x") if name.endswith("xz") else b"1,2\n")
+    found = find_recordings(tmp_path)
+    assert [item.path.name for item in found] == ["9.txt", "10.txt", "a.tar.xz"]
+    assert [item.is_archive for item in found] == [False, False, True]
+
+
+def test_uneven_samples_are_laid_on_a_grid(tmp_path: Path) -> None:
+    own = """
+[file]
+columns = 2
+[emg]
+columns = [1]
+rate_hz = 100
+unit = "mine"
+[time]
+kind = "irregular"
+column = 0
+unit = "s"
+jump_ms = 50
+"""
+    (tmp_path / "recording.toml").write_text(own)
+    rng = np.random.default_rng(0)
+    time = np.cumsum(rng.uniform(0.006, 0.016, 400))
+    time[200:] += 1.0
+    (tmp_path / "a.txt").write_text("".join(line(t, 3 * t) for t in time))
+    (recording,) = read(tmp_path)
+    assert len(recording.breaks) == 1
+    start, stop = (part for part in recording.segments())
+    grid = time[0] + np.arange(start.stop) / 100
+    np.testing.assert_allclose(recording.emg[start, 0], 3 * grid, rtol=1e-5)
+    np.testing.assert_allclose(recording.emg[stop.start, 0], 3 * time[200], rtol=1e-5)
+
+
+def test_nan_rows_are_dropped_in_one_problem_and_leave_a_break(tmp_path: Path) -> None:
+    rows = ["1,2,3,4,5,6,7,8,0"] * 60
+    rows[20:25] = ["nan,2,3,4,5,6,7,8,0"] * 5
+    (tmp_path / "a.txt").write_text("\n".join(rows))
+    (recording,) = read(tmp_path)
+    assert recording.samples == 55 and recording.breaks.tolist() == [20]
+    (problem,) = recording.problems
+    assert problem.line == 21 and "5 lines dropped" in problem.what
+
+
+def test_sets_of_mixed_channels_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN)
+    (tmp_path / "a.txt").write_text("1,2,5\n" * 50)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "recording.toml").write_text(OWN.replace("[0, 1]", "[0]"))
+    (tmp_path / "b" / "b.txt").write_text("1,2,5\n" * 50)
+    with pytest.raises(EdgeError, match=r"b/b\.txt has 1 channels, a\.txt has 2"):
+        read(tmp_path)
+
+
+def test_without_a_log_a_damaged_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1,2,3,4,5,6,7,8,0\n" * 50)
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(EdgeError, match=r"b\.txt is empty"):
+        read(tmp_path)
+    log = ReadingLog()
+    assert len(list(read_recordings(tmp_path, log=log))) == 1
+    assert [problem.file for problem in log.problems] == ["b.txt"]
+
+
+def test_shipped_descriptions_are_all_named_and_checked() -> None:
+    assert set(shipped_descriptions()) <= set(format_names())
+    assert all(description.fingerprint is not None for description in shipped_descriptions().values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("rate_hz = 100", ""), "rate_hz is missing"),
+        (("rate_hz = 100", "rate_hz = 0"), "rate_hz must be above 0"),
+        (("columns = [0, 1]", "columns = [0, 3]"), "column 3 does not exist; a line has 3"),
+        (("columns = [0, 1]", 'columns = ["e1"]'), "'e1' is named but"),
+        (("columns = [0, 1]", "columns = [0, 0]"), "names a column twice"),
+        (('unit = "mine"', 'unit = "mine"\ncolour = 1'), "unknown key 'colour'"),
+        (("columns = 3\n", ""), "columns is missing"),
+        (("columns = 3\n", 'columns = 3\ndelimiter = "ab"\n'), "delimiter must be one character"),
+        (("column = 2", "column = 2\nfrom_path = 'x'"), "either column or from_path"),
+        (("[labels]", "[path]\npatterns = ['(']\n[labels]"), "no regular expression"),
+        (("[labels]", "[time]\ncolumn = 2\nformat = '%d'\n[labels]"), "must end in hours"),
+        (("[labels]", "[pose]\ncurls = { nose = 2 }\n[labels]"), "unknown finger 'nose'"),
+        (("[labels]", "[pose\n[labels]"), "no valid TOML"),
+    ],
+)
+def test_a_wrong_description_says_where(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(EdgeError, match=re.escape(message)):
+        parse_description(OWN.replace(*change), "own", "own.toml")
