@@ -334,7 +334,7 @@ def draw(
     c.set(title="Kurtosis of 0.4 s windows, gestures, Myo", xlabel="kurtosis (3: Gaussian)", ylabel="density")
     d.set(title="Correlation of channels, gestures, Myo", xlabel="channels apart", ylabel="mean |r|", ylim=(0, None))
     d.set(xticks=range(1, 5))
-    f.set(title="Spectrum, 8 channels at 250 Hz, OpenBCI", xlabel="Hz", ylabel="% of power per Hz", ylim=(0, None))
+    f.set(title="Spectrum, OpenBCI at 250 Hz", xlabel="Hz", ylabel="% of power per Hz", ylim=(0, None))
     a.legend()
     b.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,14 +69,16 @@ def select_windows(windows: WindowSet, which: Index, count: int, seed: int) -> I
     """
     if not len(which):
         raise EdgeError("No training window to calibrate with; check --data and the split.")
-    pool = np.unique(EvenSampler(windows, which, seed + 5).draw(0, 8 * count))
+    drawn = EvenSampler(windows, which, seed + 5).draw(0, 8 * count)
+    pool, first = np.unique(drawn, return_index=True)
     strongest_count = min(len(pool), round(STRONGEST_SHARE * count))
     peaks = np.concatenate(
         [np.abs(windows.inputs(part)).max(axis=(1, 2)) for part in np.array_split(pool, max(1, len(pool) // _BATCH))]
     )
     strongest = pool[np.argsort(peaks, kind="stable")[len(pool) - strongest_count :]]
-    rest = np.setdiff1d(pool, strongest)
-    even = np.random.default_rng([seed, 6]).permutation(rest)[: count - strongest_count]
+    # In the order of the draw, which is even: a gesture with few windows would drown among those that are drawn once.
+    in_order = drawn[np.sort(first)]
+    even = in_order[~np.isin(in_order, strongest)][: count - strongest_count]
     return np.union1d(strongest, even)
 
 

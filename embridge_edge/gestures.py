@@ -103,18 +103,29 @@ def _gesture(name: str, table: object, path: Path | None) -> Gesture:
     unknown = set(table) - {"curl", "angles", "attributes"}
     if unknown:
         raise EdgeError(f"{place}: unknown key {sorted(unknown)[0]!r}; use curl, angles or attributes.")
+    curls, angles, attributes = table.get("curl", {}), table.get("angles", {}), table.get("attributes", [])
+    if not (isinstance(curls, dict) and isinstance(angles, dict) and isinstance(attributes, list)):
+        raise EdgeError(f"{place}: curl and angles must be tables and attributes a list; write it like gestures.toml.")
     pose = np.zeros(len(POSE), np.float32)
-    for finger, curl in table.get("curl", {}).items():
+    for finger, curl in curls.items():
         if finger not in FINGERS:
             raise EdgeError(f"{place}: unknown finger {finger!r}; choose one of {', '.join(FINGERS)}.")
+        if not (_is_number(curl) and 0 <= curl <= 1):
+            raise EdgeError(f"{place}: curl of {finger} is {curl!r}; give 0 (straight) to 1 (full flexion).")
         for joint, full in FULL_FLEXION_RAD.items():
             if joint.startswith(finger):
-                pose[POSE.index(joint)] = float(curl) * full
-    for angle, radians in table.get("angles", {}).items():
+                pose[POSE.index(joint)] = curl * full
+    for angle, radians in angles.items():
         if angle not in POSE:
             raise EdgeError(f"{place}: unknown angle {angle!r}; choose one of {', '.join(POSE)}.")
-        pose[POSE.index(angle)] = float(radians)
-    return Gesture(name, pose, tuple(str(attribute) for attribute in table.get("attributes", ())))
+        if not (_is_number(radians) and not abs(radians) > np.pi):  # NaN leaves an angle free
+            raise EdgeError(f"{place}: {angle} is {radians!r}; give radians from −π to π.")
+        pose[POSE.index(angle)] = radians
+    return Gesture(name, pose, tuple(str(attribute) for attribute in attributes))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def pose_from_curls(curls: Mapping[str, npt.NDArray[np.float32]]) -> PoseArray:
@@ -142,20 +153,21 @@ def pose_from_labels(
     """Pose track for labelled EMG without tracking: canonical poses, joined by ramps where the label changes.
 
     The hand follows a prompt with a delay and needs time to move, so the pose goes from the old to the new one as a
-    raised cosine over `ramp_ms` after the change. A gesture that the library does not know has a pose of NaN, and so
-    has a ramp from or to it.
+    raised cosine over `ramp_ms` after the change; a change before the ramp's end starts another from where the hand is.
+    A ramp ends at a clock jump. A gesture that the library does not know has a pose of NaN, and so has a ramp from or
+    to it.
 
     Returns: float32 `[samples, 23]` in radians.
     """
     canonical = np.vstack([library.poses(names), np.full((1, len(POSE)), np.nan, np.float32)])
     track = canonical[labels]  # UNLABELLED, −1, is the row of NaN at the end
     ramp = max(1, round(ramp_ms * rate_hz / 1000.0))
-    jumps = set() if breaks is None else {int(sample) for sample in breaks}
+    jumps = np.append(np.zeros(0, np.int64) if breaks is None else breaks, len(labels))
     for change in np.flatnonzero(labels[1:] != labels[:-1]) + 1:
-        if int(change) in jumps:
+        if change in jumps:
             continue
-        stop = min(len(labels), int(change) + ramp)
+        stop = min(int(change) + ramp, int(jumps[np.searchsorted(jumps, change)]), len(labels))
         weight = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, stop - change + 1, dtype=np.float32) / ramp)
-        before, after = canonical[labels[change - 1]], track[change:stop]
+        before, after = track[change - 1].copy(), canonical[labels[change]]
         track[change:stop] = before + weight[:, None] * (after - before)
     return track

@@ -13,9 +13,10 @@ LOG_INTERVAL_S = 15.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where progress goes: to stderr, or nowhere."""
+    """Where progress goes: to stderr, or nowhere; `row` keeps the bars of processes side by side apart."""
 
     quiet: bool = True
+    row: int = 0
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int, unit: str = "") -> Iterator[Callable[[int], object]]:
@@ -32,6 +33,7 @@ class Progress:
             unit=unit or "it",
             file=sys.stderr,
             delay=DELAY_S,
+            position=self.row if on_terminal else None,
             leave=False,
             mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
             maxinterval=1.0 if on_terminal else LOG_INTERVAL_S,

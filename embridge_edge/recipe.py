@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import types
 import typing
@@ -18,6 +19,21 @@ from embridge_edge.features.chain import ChainPlan
 SPLITS = ("session", "wearer", "day", "repetition")
 
 
+def _at_least(plan: object, least: float, *names: str) -> None:
+    """Refuse a number, or one in a list, that is too small to mean anything."""
+    for name in names:
+        value = getattr(plan, name)
+        if any(one < least for one in (value if isinstance(value, tuple) else (value,))):
+            raise EdgeError(f"{name} is {value} in the recipe; give {least:g} or more.")
+
+
+def _check_training(plan: TrainPlan | DistillPlan) -> None:
+    _at_least(plan, 2, "batch")
+    _at_least(plan, 0, "gain_jitter", "channel_jitter", "noise", "channel_drop", "label_smoothing")
+    if isinstance(plan, TrainPlan) and plan.temperature <= 0:
+        raise EdgeError(f"temperature is {plan.temperature:g} in the recipe; give a number above 0.")
+
+
 @dataclass(frozen=True)
 class WindowPlan:
     """Which windows count.
@@ -31,6 +47,9 @@ class WindowPlan:
     guard_ms: float = 300.0
     ramp_ms: float = 300.0
     hold_out_gestures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "guard_ms", "ramp_ms")
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,12 @@ class TeacherPlan:
     heads: int = 4
     embedding: int = 64
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
+        _at_least(self, 1, "embedding")
+        if not 0 <= self.dropout < 1:
+            raise EdgeError(f"dropout is {self.dropout:g} in the recipe; give 0 or more and less than 1.")
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,13 @@ class TrainPlan:
     channel_drop: float = 0.05
     time_shift: bool = True
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "pose_steps", "masked_steps", "learning_rate", "weight_decay", "pose_weight", "label_weight")
+        _at_least(self, 1, "steps")
+        _check_training(self)
+        if not 0 < self.mask_share < 1:
+            raise EdgeError(f"mask_share is {self.mask_share:g} in the recipe; give a share between 0 and 1.")
+
 
 @dataclass(frozen=True)
 class StudentPlan:
@@ -96,6 +128,14 @@ class StudentPlan:
     kernels: tuple[int, ...] = (5, 5, 3, 3)
     strides: tuple[int, ...] = (1, 2, 2, 1)
     queries: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "widths", "kernels", "strides", "queries")
+        if not len(self.widths) == len(self.kernels) == len(self.strides) > 0 or max(self.strides) > 2:
+            raise EdgeError(
+                f"The student has widths {list(self.widths)}, kernels {list(self.kernels)} and strides "
+                f"{list(self.strides)} in the recipe; give one of each per block, strides of 1 or 2."
+            )
 
 
 @dataclass(frozen=True)
@@ -117,6 +157,11 @@ class DistillPlan:
     channel_drop: float = 0.05
     time_shift: bool = True
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
+        _at_least(self, 1, "steps", "teacher_windows")
+        _check_training(self)
+
 
 @dataclass(frozen=True)
 class QuantizePlan:
@@ -126,6 +171,7 @@ class QuantizePlan:
     observer: str = "minmax"
 
     def __post_init__(self) -> None:
+        _at_least(self, 1, "windows")
         if self.observer not in ("minmax", "moving_average"):
             raise EdgeError(f"Unknown observer {self.observer!r}; choose minmax or moving_average.")
 
@@ -150,6 +196,10 @@ class EvaluatePlan:
     parity_windows: int = 1000
 
     def __post_init__(self) -> None:
+        _at_least(self, 2, "folds")
+        if not 0 < self.fold_share <= 1:
+            raise EdgeError(f"fold_share is {self.fold_share:g} in the recipe; give a share above 0, up to 1.")
+        _at_least(self, 1, "probe_windows", "parity_windows")
         for split in self.splits:
             if split not in SPLITS:
                 raise EdgeError(f"Unknown split {split!r}; choose from {', '.join(SPLITS)}.")
@@ -248,7 +298,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if option in (int, str, bool) and type(value) is option:
             return value

@@ -17,6 +17,9 @@ from embridge_edge.errors import EdgeError
 
 Samples = npt.NDArray[np.float32]
 
+_BATCH = 1024
+"""Windows in memory at once: 20,000 of 400 ms, 16 channels at 2 kHz are a gigabyte."""
+
 
 @dataclass(frozen=True)
 class ChainPlan:
@@ -45,6 +48,10 @@ class ChainPlan:
     def __post_init__(self) -> None:
         if not 0 < self.hop_ms <= self.window_ms:
             raise EdgeError(f"hop_ms {self.hop_ms:g} must lie above 0 and not above window_ms {self.window_ms:g}.")
+        if self.notch_hz is not None and not (self.notch_hz >= 1 and self.notch_quality > 0):
+            raise EdgeError(
+                f"notch_hz {self.notch_hz:g} must be 1 or more, notch_quality {self.notch_quality:g} above 0."
+            )
         if self.order not in (2, 4, 6, 8):
             raise EdgeError(f"order {self.order} of the band-pass must be 2, 4, 6 or 8.")
 
@@ -149,12 +156,13 @@ class SignalChain:
         Raw samples get one gain for all channels, a power of two, so that a device shifts; features are standardised column
         by column.
         """
+        parts = (self.columns_of(signal, part) for part in np.array_split(starts, max(1, -(-len(starts) // _BATCH))))
         if not self.features:
-            windows = signal[starts[:, None] + np.arange(self.window)[None, :]]
-            rms = float(np.sqrt(np.mean(np.square(windows, dtype=np.float64))))
+            powers = [np.square(part, dtype=np.float64).sum() for part in parts]
+            rms = float(np.sqrt(sum(powers) / max(1, len(starts) * self.window * self.columns)))
             gain = 2.0 ** -round(np.log2(rms)) if rms > 0 else 1.0
             return replace(self, offset=(0.0,) * self.columns, gain=(gain,) * self.columns)
-        flat = self.columns_of(signal, starts).reshape(-1, self.columns).astype(np.float64)
+        flat = np.concatenate([part.reshape(-1, self.columns).astype(np.float64) for part in parts])
         spread = flat.std(axis=0)
         gain_of = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 1.0)
         as_single = lambda values: tuple(float(np.float32(value)) for value in values)  # noqa: E731

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.gestures import POSE
+from embridge_edge.gestures import POSE, read_library
 from embridge_edge.learning import scores
 from embridge_edge.learning.scores import Result
 from embridge_edge.learning.windows import WindowSet
@@ -20,6 +20,10 @@ Floats = npt.NDArray[np.float32]
 
 FLOAT_OF = {"student_int8": "student"}
 """Which model is the float twin of a quantized one: class flips and mean-removed error are counted against it."""
+
+
+ELSE = "(another gesture)"
+"""In a confusion: the model decided for a gesture that these recordings do not have."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,13 @@ def judge(
 
     Args:
         answers: one per model, folds already joined. hold_out: gestures that nobody trained on.
-        folds: how many folds were joined; embeddings of different folds are different spaces.
     """
     results: list[Result] = []
     confusions: list[dict[str, Any]] = []
     per_wearer: list[dict[str, Any]] = []
     unseen = np.array([windows.gestures.index(name) for name in hold_out if name in windows.gestures], np.int64)
+    library = read_library()
+    posed = np.array([place for place, name in enumerate(windows.gestures) if library.pose(name) is not None], np.int64)
     by_model = {one.model: one for one in answers}
 
     def add(one: Answers, metric: str, wearers: Index, values: npt.NDArray[np.float64], count: int) -> None:
@@ -134,17 +139,17 @@ def judge(
             ):
                 values = _each(people, truth[seen], one.gestures[seen], function)
                 add(one, metric, people, values, int(seen.sum()))
-            table = scores.confusion(truth[seen], one.gestures[seen], len(windows.gestures))
-            confusions.append(
-                {"model": one.model, "split": one.split, "gestures": list(windows.gestures), "counts": table.tolist()}
-            )
+            names, decided = list(windows.gestures), one.gestures[seen]
+            if (decided < 0).any():  # the model knows a gesture that these recordings lack
+                names, decided = [*names, ELSE], np.where(decided < 0, len(names), decided)
+            table = scores.confusion(truth[seen], decided, len(names))
+            confusions.append({"model": one.model, "split": one.split, "gestures": names, "counts": table.tolist()})
         if one.zero_shot is not None:
-            posed = np.unique(one.zero_shot)
             for metric, mask in (
-                ("zero_shot_balanced_accuracy", (truth >= 0) & ~np.isin(truth, unseen)),
-                ("zero_shot_unseen_balanced_accuracy", np.isin(truth, unseen)),
+                ("zero_shot_balanced_accuracy", np.isin(truth, posed) & ~np.isin(truth, unseen)),
+                ("zero_shot_unseen_balanced_accuracy", np.isin(truth, posed) & np.isin(truth, unseen)),
             ):
-                if mask.any() and len(posed):
+                if mask.any() and len(posed) > 1:
                     values = _each(wearers[mask], truth[mask], one.zero_shot[mask], scores.balanced_accuracy)
                     add(one, metric, wearers[mask], values, int(mask.sum()))
         if one.angles is not None:
@@ -160,7 +165,7 @@ def judge(
                     lambda own, a=one.gestures[seen], b=twin.gestures[seen]: float(np.mean(a[own] != b[own])),  # type: ignore[misc]
                 )
                 add(one, "class_flips", wearers[seen], flips, int(seen.sum()))
-            if one.embeddings is not None and twin.embeddings is not None and folds == 1:
+            if one.embeddings is not None and twin.embeddings is not None:
                 errors = scores.per_wearer(
                     wearers,
                     lambda own, a=twin.embeddings, b=one.embeddings: scores.mean_removed_error(a[own], b[own]),  # type: ignore[misc]

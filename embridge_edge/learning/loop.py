@@ -119,8 +119,9 @@ def _save(
 
     tensors = {f"network.{name}": tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
     for index, parameter in enumerate(parameters):
-        for name in ("exp_avg", "exp_avg_sq"):
-            tensors[f"optimizer.{index}.{name}"] = optimizer.state[parameter][name].contiguous().clone()
+        # A parameter that no loss has reached yet, such as the decoder of the masked pre-training, has no state.
+        for name, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{index}.{name}"] = tensor.contiguous().clone()
     with written_by_rename(saved.file) as temporary:
         save_file(tensors, temporary, metadata={"key": saved.key, "step": str(step)})
 
@@ -140,13 +141,14 @@ def _restore(network: nn.Module, optimizer: torch.optim.AdamW, parameters: list[
             step = int(about["step"])
     except (SafetensorError, KeyError, ValueError, OSError):
         return 0  # a damaged state is worth no more than none
+    states: dict[int, dict[str, Tensor]] = {}
+    for place, tensor in tensors.items():
+        if place.startswith("optimizer."):
+            _, index, name = place.split(".")
+            states.setdefault(int(index), {})[name] = tensor
     network.load_state_dict(
         {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     )
-    for index, parameter in enumerate(parameters):
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"optimizer.{index}.exp_avg"],
-            "exp_avg_sq": tensors[f"optimizer.{index}.exp_avg_sq"],
-        }
+    for number, state in states.items():
+        optimizer.state[parameters[number]] = state
     return step

@@ -105,14 +105,14 @@ def mean_removed_error(reference: Floats, other: Floats) -> float:
 
 
 def r2(truth: Floats, predicted: Floats) -> float:
-    """Mean coefficient of determination over the columns of `truth` that vary; rows with NaN are left out column by column.
+    """Mean coefficient of determination over the columns of `truth` that vary; NaN on either side is left out.
 
     Args:
         truth, predicted: float32 `[n, columns]`.
     """
     scores = []
     for column in range(truth.shape[1]):
-        known = np.isfinite(truth[:, column])
+        known = np.isfinite(truth[:, column]) & np.isfinite(predicted[:, column])
         target = truth[known, column].astype(np.float64)
         if len(target) > 1 and target.std() > 1e-4:
             scores.append(

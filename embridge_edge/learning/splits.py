@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.recordings.store import natural
 
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
@@ -35,24 +35,28 @@ def possible_splits(windows: WindowSet) -> list[str]:
     """The splits that a data set allows: day, else session, else repetition; and wearer with five or more people."""
     people = _sessions_by_wearer(windows)
     found = []
-    if len(np.unique(windows.days[windows.days >= 0])) > 1:
+    if _later_days(windows).any():
         found.append("day")
     elif any(len(sessions) > 1 for sessions in people):
         found.append("session")
-    elif windows.last_repetitions.max() > 1:
+    elif windows.highest_repetitions.max() > 1:
         found.append("repetition")
     if len(people) >= 5:
         found.append("wearer")
     if not found:
-        raise EdgeError("These recordings allow no split: one session without repetitions; record a second session.")
+        raise EdgeError(
+            "These recordings allow no split: one session without repetitions; record a second session, or train on all "
+            "of it with --split none."
+        )
     return found
 
 
 def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
     """The split `name` of a data set.
 
-    * session: train on all sessions but each wearer's last, test on the last (wearers with one session only train).
-    * day: train on each wearer's first day, test on the others.
+    * session: train on all sessions but each wearer's last by day and name, test on the last (wearers with one session
+      only train).
+    * day: train on each wearer's first day, test on the others; recordings of an unknown day are left out.
     * wearer: `folds` folds over wearers, dealt out in the order of their names: the same for every seed.
     * repetition: test on the last third of the repetitions of each session.
 
@@ -63,31 +67,44 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
         return _by_wearer(windows, folds)
     if name == "repetition":
         # A window that reaches from a training into a test repetition belongs to neither side.
-        first, last = (
-            _late_repetitions(windows, which) for which in (windows.first_repetitions, windows.last_repetitions)
+        lowest, highest = (
+            _late_repetitions(windows, which) for which in (windows.lowest_repetitions, windows.highest_repetitions)
         )
-        return [Split(name, 0, ~first & ~last, first & last)]
-    test = _last_session(windows) if name == "session" else _later_days(windows)
-    return [Split(name, 0, ~test, test)]
+        return [Split(name, 0, ~highest, lowest)]
+    if name == "session":
+        test = _last_session(windows)
+        return [Split(name, 0, ~test, test)]
+    test = _later_days(windows)
+    if not test.any():
+        raise EdgeError("No wearer has a recording of a second day; use --split session, repetition or wearer.")
+    return [Split(name, 0, ~test & (windows.days >= 0), test)]
 
 
-def training_windows(windows: WindowSet, split: Split | None, hold_out: Sequence[str] = ()) -> Index:
-    """Indices of the windows that a model may be trained on: on the training side, no sample of a held-out gesture in them,
+def training_windows(windows: WindowSet, split: Split | None) -> Index:
+    """Indices of the windows that a model may be trained on: on the training side, nothing of a held-out gesture in them,
     and a label or a pose known.
 
     Args:
         split: None trains on everything.
     """
     allowed = np.ones(len(windows), np.bool_) if split is None else split.train.copy()
-    unseen = [windows.gestures.index(name) for name in hold_out if name in windows.gestures]
-    for labels in (windows.first_labels, windows.last_labels):
-        allowed &= ~np.isin(labels, unseen)
+    allowed &= ~windows.held_out
     posed = np.isfinite(windows.pose_track[windows.starts // windows.chain.hop]).any(axis=1)
     return np.flatnonzero(allowed & ((windows.labels >= 0) | posed))
 
 
-def _sessions_by_wearer(windows: WindowSet) -> list[npt.NDArray[np.int64]]:
-    return [np.unique(windows.sessions[windows.wearers == wearer]) for wearer in range(len(windows.wearer_names))]
+def _sessions_by_wearer(windows: WindowSet) -> list[list[int]]:
+    """Sessions of each wearer in the order of their days, then of their names: "2" before "10"."""
+    by_wearer = []
+    for wearer in range(len(windows.wearer_names)):
+        sessions, first = np.unique(np.where(windows.wearers == wearer, windows.sessions, -1), return_index=True)
+        own = [
+            (int(windows.days[at]), natural(windows.session_names[one]), int(one))
+            for one, at in zip(sessions, first, strict=True)
+            if one >= 0
+        ]
+        by_wearer.append([one for _, _, one in sorted(own)])
+    return by_wearer
 
 
 def _last_session(windows: WindowSet) -> Mask:
@@ -98,10 +115,10 @@ def _last_session(windows: WindowSet) -> Mask:
 
 
 def _later_days(windows: WindowSet) -> Mask:
-    if windows.days.max() < 0 or len(np.unique(windows.days)) < 2:
-        raise EdgeError("These recordings carry no days; use --split session, repetition or wearer.")
-    first = np.array([windows.days[windows.wearers == wearer].min() for wearer in range(len(windows.wearer_names))])
-    return windows.days > first[windows.wearers]
+    known = np.where(windows.days >= 0, windows.days, np.iinfo(np.int64).max)
+    first = np.full(len(windows.wearer_names), np.iinfo(np.int64).max)
+    np.minimum.at(first, windows.wearers, known)
+    return np.asarray(windows.days > first[windows.wearers])
 
 
 def _late_repetitions(windows: WindowSet, repetitions: Index) -> Mask:
@@ -109,7 +126,7 @@ def _late_repetitions(windows: WindowSet, repetitions: Index) -> Mask:
     late = np.zeros(len(windows), np.bool_)
     for session in range(len(windows.session_names)):
         own = windows.sessions == session
-        highest = int(windows.last_repetitions[own].max(initial=-1))
+        highest = int(windows.highest_repetitions[own].max(initial=-1))
         if highest > 1:
             late |= own & (repetitions > highest - max(1, highest // 3))
     if not late.any():

@@ -26,13 +26,12 @@ _ARRAYS = (
     "starts",
     "slack",
     "labels",
-    "first_labels",
-    "last_labels",
+    "held_out",
     "wearers",
     "sessions",
     "days",
-    "first_repetitions",
-    "last_repetitions",
+    "lowest_repetitions",
+    "highest_repetitions",
 )
 
 
@@ -45,12 +44,14 @@ class WindowSet:
         signal: float32 `[samples, channels]`, filtered, all recordings behind each other.
         pose_track: float32 `[samples / hop, 23]`, radians, NaN where unknown: the pose in the middle of each hop.
         starts: int64 `[n]`, first sample of each window, a multiple of the hop. No window crosses a clock jump.
-        slack: int64 `[n]`, samples by which a window may be moved to the right within its segment.
+        slack: int64 `[n]`, samples by which a window may be moved to the right within its segment before its last sample
+            has another label or repetition.
         labels: int64 `[n]`, index into `gestures`, −1 where the window does not count for a gesture.
-        first_labels, last_labels: int64 `[n]`, the label of the window's first and last sample, whether or not it counts.
+        held_out: bool `[n]`, whether a held-out gesture lies in the window or ended less than the guard (or the ramp)
+            before it: the hand follows a prompt with a delay, so what comes just behind a gesture still is that gesture.
         wearers, sessions: int64 `[n]`, index into `wearer_names` and `session_names`.
         days: int64 `[n]`, day number, −1 unknown.
-        first_repetitions, last_repetitions: int64 `[n]`, repetition at the window's first and last sample, −1 unknown.
+        lowest_repetitions, highest_repetitions: int64 `[n]`, of the window's samples, −1 unknown.
         gestures, wearer_names, session_names: what the indices stand for; a session is named wearer/session.
         tracked: whether poses were measured; else they come from the gesture library.
         recordings: how many were read.
@@ -63,13 +64,12 @@ class WindowSet:
     starts: Index
     slack: Index
     labels: Index
-    first_labels: Index
-    last_labels: Index
+    held_out: npt.NDArray[np.bool_]
     wearers: Index
     sessions: Index
     days: Index
-    first_repetitions: Index
-    last_repetitions: Index
+    lowest_repetitions: Index
+    highest_repetitions: Index
     gestures: tuple[str, ...]
     wearer_names: tuple[str, ...]
     session_names: tuple[str, ...]
@@ -136,66 +136,105 @@ def cut_windows(
 ) -> WindowSet:
     """Filter recordings and cut them into windows.
 
-    Recordings without tracking get their pose from the library; those with it keep what was measured.
+    Recordings without tracking get their pose from the library; those with it keep what was measured. Where a folder
+    holds recordings of several bands, which differ in rate and channels, the one with the longest total is taken and the
+    others are named in `problems`.
 
     Raises:
         EdgeError: no recording, recordings that do not go together (rate, channels, unit), no band at their rate, or
             recordings shorter than one window.
     """
-    parts: list[dict[str, Any]] = []
-    resolved: SignalChain | None = None
-    first: Recording | None = None
-    gestures: dict[str, int] = {}
-    wearers: dict[str, int] = {}
-    sessions: dict[str, int] = {}
-    problems: list[Problem] = []
-    tracked = False
-    offset = count = 0
+    bands: dict[float, _Collector] = {}
     for recording in recordings:
-        count += 1
-        if resolved is None or first is None:
-            first = recording
-            resolved = resolve(chain, recording.rate_hz, recording.channels, recording.unit)
-        _must_match(first, recording)
-        tracked = tracked or recording.pose is not None
-        problems += recording.problems
-        for part in _cut(recording, resolved, plan, library, gestures):
-            part["starts"] = part["starts"] + offset
-            offset += len(part["signal"])
-            size = len(part["starts"])
-            part["wearers"] = np.full(size, wearers.setdefault(recording.wearer, len(wearers)), np.int64)
-            part["sessions"] = np.full(size, sessions.setdefault(recording.donning, len(sessions)), np.int64)
-            part["days"] = np.full(size, -1 if recording.day is None else recording.day, np.int64)
-            parts.append(part)
-    if resolved is None:
+        if recording.rate_hz not in bands:
+            for band in bands.values():
+                _must_differ(band.first, recording)
+            bands[recording.rate_hz] = _Collector(recording, chain)
+        bands[recording.rate_hz].add(recording, plan, library)
+    if not bands:
         raise EdgeError("No recording to cut into windows; give a folder with recordings in --data.")
-    if not parts:
+    largest = max(bands.values(), key=lambda band: band.samples / band.first.rate_hz)
+    for band in bands.values():
+        if band is not largest:
+            largest.problems.append(Problem(band.first.source, None, f"{band.name}, most have {largest.name}: left out"))
+    return largest.windows()
+
+
+def _must_differ(first: Recording, other: Recording) -> None:
+    """Refuse recordings of one band at different rates; another band, with other channels, may lie in the same folder."""
+    if first.channels == other.channels:
         raise EdgeError(
-            f"Every recording is shorter than one window of {resolved.resolved['window_ms']:g} ms; record longer."
+            f"{other.source} has {other.rate_hz:g} Hz, {first.source} has {first.rate_hz:g}; one model takes one rate: "
+            "put them in folders of their own."
         )
-    return WindowSet(
-        chain=resolved,
-        gestures=tuple(gestures),
-        wearer_names=tuple(wearers),
-        session_names=tuple(sessions),
-        tracked=tracked,
-        recordings=count,
-        problems=tuple(problems),
-        **{name: np.concatenate([part[name] for part in parts]) for name in _ARRAYS},
-    )
 
 
-def _must_match(first: Recording, other: Recording) -> None:
-    for what, mine, its in (
-        ("channels", first.channels, other.channels),
-        ("Hz", first.rate_hz, other.rate_hz),
-        ("unit", first.unit, other.unit),
-    ):
-        if mine != its:
+class _Collector:
+    """Gathers the windows of recordings from one band: one rate, one number of channels, one unit."""
+
+    def __init__(self, first: Recording, chain: ChainPlan) -> None:
+        self.first = first
+        self.chain = resolve(chain, first.rate_hz, first.channels, first.unit)
+        self.parts: list[dict[str, Any]] = []
+        self.gestures: dict[str, int] = {}
+        self.wearers: dict[str, int] = {}
+        self.sessions: dict[str, int] = {}
+        self.problems: list[Problem] = []
+        self.tracked = False
+        self.samples = self.recordings = self._offset = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.first.channels} channels at {self.first.rate_hz:g} Hz"
+
+    def add(self, recording: Recording, plan: WindowPlan, library: GestureLibrary) -> None:
+        """Cut one more recording.
+
+        Raises:
+            EdgeError: it has other channels or another unit.
+        """
+        for what, mine, its in (
+            ("channels", self.first.channels, recording.channels),
+            ("as its unit", self.first.unit, recording.unit),
+        ):
+            if mine != its:
+                raise EdgeError(
+                    f"{recording.source} has {its} {what}, {self.first.source} has {mine}; one model takes one band: "
+                    "put them in folders of their own."
+                )
+        self.recordings += 1
+        self.samples += recording.samples
+        self.tracked = self.tracked or recording.pose is not None
+        self.problems += recording.problems
+        for part in _cut(recording, self.chain, plan, library, self.gestures):
+            part["starts"] = part["starts"] + self._offset
+            self._offset += len(part["signal"])
+            size = len(part["starts"])
+            part["wearers"] = np.full(size, self.wearers.setdefault(recording.wearer, len(self.wearers)), np.int64)
+            part["sessions"] = np.full(size, self.sessions.setdefault(recording.donning, len(self.sessions)), np.int64)
+            part["days"] = np.full(size, -1 if recording.day is None else recording.day, np.int64)
+            self.parts.append(part)
+
+    def windows(self) -> WindowSet:
+        """Everything gathered.
+
+        Raises:
+            EdgeError: no recording was long enough for a window.
+        """
+        if not self.parts:
             raise EdgeError(
-                f"{other.source} has {its} {what}, {first.source} has {mine}; one model takes one band: "
-                "put them in folders of their own."
+                f"Every recording is shorter than one window of {self.chain.resolved['window_ms']:g} ms; record longer."
             )
+        return WindowSet(
+            chain=self.chain,
+            gestures=tuple(self.gestures),
+            wearer_names=tuple(self.wearers),
+            session_names=tuple(self.sessions),
+            tracked=self.tracked,
+            recordings=self.recordings,
+            problems=tuple(self.problems),
+            **{name: np.concatenate([part[name] for part in self.parts]) for name in _ARRAYS},
+        )
 
 
 def _cut(
@@ -218,7 +257,13 @@ def _cut(
         pose = np.full((recording.samples, len(POSE)), np.nan, np.float32)
     signal = chain.filtered(recording.emg, recording.breaks)
     since_change = _samples_since_change(labels)
-    guard = round(plan.guard_ms * recording.rate_hz / 1000.0)
+    guard, ramp = (round(time * recording.rate_hz / 1000.0) for time in (plan.guard_ms, plan.ramp_ms))
+    unseen = [gestures[name] for name in plan.hold_out_gestures if name in gestures]
+    held_out = np.cumsum(_still_in(labels, unseen, max(guard, ramp)))
+    repetitions = np.full(recording.samples, -1, np.int64)
+    if recording.repetitions is not None:
+        repetitions = recording.repetitions.astype(np.int64)
+    until_change = _samples_until_change(labels, repetitions)
     for segment in recording.segments():
         length = segment.stop - segment.start
         if length < chain.window:
@@ -230,21 +275,16 @@ def _cut(
         counts = (run >= chain.window - 1) & (behind >= guard) & (labels[firsts] >= 0)
         padding = -length % chain.hop
         track = np.pad(pose[segment], ((0, padding), (0, 0)), mode="edge")[chain.hop // 2 :: chain.hop]
-        repetitions = recording.repetitions
+        by_window = np.lib.stride_tricks.sliding_window_view(repetitions[segment], chain.window)[:: chain.hop]
         yield {
             "signal": np.pad(signal[segment], ((0, padding), (0, 0))),
             "pose_track": track,
             "starts": starts,
-            "slack": length - chain.window - starts,
+            "slack": np.minimum(length - chain.window - starts, until_change[lasts]),
             "labels": np.where(counts, labels[lasts], UNLABELLED),
-            "first_labels": labels[firsts],
-            "last_labels": labels[lasts],
-            "first_repetitions": np.full(len(starts), -1)
-            if repetitions is None
-            else repetitions[firsts].astype(np.int64),
-            "last_repetitions": np.full(len(starts), -1)
-            if repetitions is None
-            else repetitions[lasts].astype(np.int64),
+            "held_out": held_out[lasts] > np.where(firsts > 0, held_out[firsts - 1], 0),
+            "lowest_repetitions": by_window.min(axis=1),
+            "highest_repetitions": by_window.max(axis=1),
         }
 
 
@@ -257,3 +297,18 @@ def _samples_since_change(labels: Index) -> Index:
     latest = np.maximum.accumulate(change)
     since = np.arange(count) - latest
     return np.where(latest == 0, since + 2**31, since)
+
+
+def _samples_until_change(labels: Index, repetitions: Index) -> Index:
+    """By how many samples one can go on from each before label or repetition change or the recording ends."""
+    last = np.flatnonzero((labels[1:] != labels[:-1]) | (repetitions[1:] != repetitions[:-1]))
+    ends = np.append(last, len(labels) - 1)
+    here = np.arange(len(labels))
+    return np.asarray(ends[np.searchsorted(ends, here)] - here)
+
+
+def _still_in(labels: Index, unseen: list[int], after: int) -> npt.NDArray[np.bool_]:
+    """Which samples belong to one of the gestures `unseen`, or lie at most `after` samples behind one."""
+    here = np.arange(len(labels))
+    latest = np.maximum.accumulate(np.where(np.isin(labels, unseen), here, -after - 1))
+    return np.asarray(here - latest <= after)

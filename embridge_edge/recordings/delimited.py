@@ -324,7 +324,7 @@ def _clock_breaks(
             Problem(
                 source,
                 None,
-                f"the clock jumps at {len(clock.jumps)} places between {where[0]:.1f} and {where[1]:.1f} s: about "
+                f"the clock jumps {len(clock.jumps)} times between {where[0]:.1f} and {where[1]:.1f} s: about "
                 f"{lost:.0f} samples ({clock.lost_s:.2f} s) are lost; breaks are set",
             )
         )
@@ -360,7 +360,7 @@ def _resampled(
             Problem(
                 source,
                 None,
-                f"the clock jumps at {len(jumps)} places{said}: {lost:.2f} s without samples; breaks are set",
+                f"the clock jumps {len(jumps)} times{said}: {lost:.2f} s without samples; breaks are set",
             )
         )
     edges = [0, *(int(at) for at in np.union1d(breaks, jumps)), len(time)]

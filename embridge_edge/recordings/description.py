@@ -162,6 +162,7 @@ class Description:
     clock: ClockRule = NO_CLOCK
     labels: LabelRule | None = None
     pose: PoseRule | None = None
+    passed_over: Companion | None = None
     patterns: tuple[re.Pattern[str], ...] = ()
     wearer: str | None = None
     session: str | None = None
@@ -172,7 +173,8 @@ class Description:
     @property
     def companions(self) -> tuple[Companion, ...]:
         rules = (self.labels, self.pose)
-        return tuple(rule.companion for rule in rules if rule is not None and rule.companion is not None)
+        used = tuple(rule.companion for rule in rules if rule is not None and rule.companion is not None)
+        return used if self.passed_over is None else (*used, self.passed_over)
 
 
 def read_description(path: Path) -> Description:
@@ -227,6 +229,7 @@ def parse_description(text: str, name: str, place: str) -> Description:
         clock=_clock(whole.table("time", optional=True)),
         labels=_labels(whole.table("labels", optional=True)),
         pose=_pose(whole.table("pose", optional=True)),
+        passed_over=_companion(whole.table("passed_over", optional=True)),
         **_path(whole.table("path", optional=True)),
         fingerprint=_fingerprint(whole.table("recognise", optional=True)),
     )
@@ -369,7 +372,7 @@ def _companion(table: _Table) -> Companion | None:
     rule = Companion(
         header=tuple(str(name) for name in header),
         match=match,
-        clock=_clock(table.table("time")),
+        clock=_clock(table.table("time", optional=True)),
         max_gap_ms=table.positive("max_gap_ms", 200.0),
         whole_numbers=table.take("whole_numbers", bool, None),
         look_in=tuple(str(folder) for folder in table.take("look_in", list, [])),

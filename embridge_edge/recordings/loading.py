@@ -88,13 +88,19 @@ def _found(path: Path) -> Found:
 
 
 def read_recordings(
-    path: Path, format: str | None = None, progress: Progress = SILENT, log: ReadingLog | None = None
+    path: Path,
+    format: str | None = None,
+    progress: Progress = SILENT,
+    log: ReadingLog | None = None,
+    *,
+    several_devices: bool = False,
 ) -> Iterator[Recording]:
     """Read the recordings at `path` one after another, in the order of their names.
 
     Args:
         path: a file, an archive or a folder, which is searched with all its folders.
         format: the name of a format (see `format_names`) or of a description file; None recognises by content.
+        several_devices: let recordings through whose channels and rate both differ from the first one's.
         log: where files that cannot be used at all, and the formats met, are noted. Without it such a file is an error.
 
     Raises:
@@ -102,19 +108,20 @@ def read_recordings(
     """
     chosen = _chosen(format)
     files = find_recordings(path, format)
-    channels: tuple[int, str] | None = None
+    first: tuple[int, float, str] | None = None
     reader = _SetReader(chosen, log)
     with progress.bar("reading", sum(item.size_bytes for item in files), "B") as advance:
         for recording in reader.read(path, files, advance):
-            if channels is None:
-                channels = recording.channels, recording.source
-            elif recording.channels != channels[0]:
+            if first is None:
+                first = recording.channels, recording.rate_hz, recording.source
+            other_device = several_devices and recording.rate_hz != first[1]
+            if recording.channels != first[0] and not other_device:
                 raise EdgeError(
-                    f"{recording.source} has {recording.channels} channels, {channels[1]} has {channels[0]}: "
+                    f"{recording.source} has {recording.channels} channels, {first[2]} has {first[0]}: "
                     "one set must have one number of channels; give them apart."
                 )
             yield recording
-    if channels is None:
+    if first is None:
         raise EdgeError(_nothing(path, files, reader, format))
 
 

@@ -254,6 +254,8 @@ def mains(frequencies: Array, spectrum: Array) -> tuple[list[float | None], list
 
 
 def _extremes(recording: Recording) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    if recording.full_scale is not None:  # the range is known: no need to look for it
+        return recording.emg[0], recording.emg[0]
     return recording.emg.min(axis=0), recording.emg.max(axis=0)
 
 

@@ -23,7 +23,7 @@ _ROLE_OF = {colour: role for role, colour in _COLOUR.items()}
 _FONT = 12.0
 _LABELS = 92
 _LONGEST = 16  # characters of a gesture's name
-_SLANT = 46  # what the last column's slanted name needs to the right
+_SLANT = 58  # what the last column's slanted name needs to the right
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def confusion(
 ) -> str:
     """Shares of each row's windows, truth down and decision across; the worst row is framed."""
     many, left, cell = len(gestures), _label_room(gestures), confusion_cell(gestures)
-    width, top, bottom = confusion_width(gestures), 104, 22
+    width, top, bottom = confusion_width(gestures), 112, 22
     height = top + cell * many + bottom
     size = _FONT if many <= 10 else 9.5
     labels = [shortened(gesture, _LONGEST) for gesture in gestures]
@@ -212,7 +212,9 @@ def confusion(
                         column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", size=size, color=colour
                     )
             if bad:
-                axes.add_patch(Rectangle((0, row), many, 1, fc="none", ec=_COLOUR["bad"], lw=2, clip_on=False))
+                axes.add_patch(
+                    Rectangle((0, row), many, 1, fc="none", ec=_COLOUR["bad"], lw=2, clip_on=False, zorder=5)
+                )
         axes.text(many / 2, many + 0.12, "decided (%) →", ha="center", va="top", color=_COLOUR["muted"], size=11)
 
     return _svg(name, alt, width, height, draw)

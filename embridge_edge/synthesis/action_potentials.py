@@ -28,7 +28,7 @@ ENDING_MM, PLATES_MM = 9.0, 3.0
 ANISOTROPY = 3.0
 """Muscle alone conducts 5 to 6 times better along than across; fat and skin are isotropic. The value in between is
 tuned so that median frequencies come out as in published forearm EMG (see docs/simulator.md)."""
-FAT_BLUR = 1.5
+FAT_BLUR = 1.9
 LENGTH_S = 0.016
 """From the end plates to the tendon at the slowest velocity, and the action potential's own length."""
 DISTANCES_MM: Array = np.geomspace(3.0, 100.0, 28)

@@ -29,8 +29,8 @@ class Armband:
         unit: "V", or "myo" for the int8 counts of a Myo.
         oversampling: internal samples per sample of the signal.
         pair_mm: distance between a channel's two electrodes.
-        high_pass_order, high_pass_hz, low_pass_hz, notch_hz: its filters (the low-pass of fourth order); None where it
-            has none.
+        high_pass_order, high_pass_hz, low_pass_hz, notches_hz: its filters; the low-pass, of fourth order, is None
+            where there is none.
         noise_v: noise floor of an electrode pair and amplifier, root mean square, volts.
         counts_per_v: scale to counts; None where the signal is in volts.
         full_scale: largest magnitude in `unit`.
@@ -44,7 +44,7 @@ class Armband:
     high_pass_order: int
     high_pass_hz: float
     low_pass_hz: float | None
-    notch_hz: float | None
+    notches_hz: tuple[float, ...]
     noise_v: float
     counts_per_v: float | None
     full_scale: float
@@ -68,22 +68,27 @@ def choose_armband(channels: int, rate_hz: float) -> Armband:
         )
     oversampling = int(np.ceil(INTERNAL_HZ / rate_hz))
     if channels == 8 and rate_hz == 200.0:
-        # Filters, scale and noise are tuned to myo_readings: its spectrum rises to 100 Hz and has a notch at 50, so
-        # the Myo samples with next to no anti-aliasing.
-        return Armband(8, 200.0, "myo", oversampling, 25.0, 1, 10.0, 300.0, 50.0, MYO_NOISE_V, MYO_COUNTS_PER_V, 127.0)
+        # Electrode distance, filters, scale and noise are not published; they are tuned to myo_readings.
+        return Armband(
+            8, 200.0, "myo", oversampling, 15.0, 1, 10.0, 300.0, MYO_NOTCHES_HZ, MYO_NOISE_V, MYO_COUNTS_PER_V, 127.0
+        )
     # As the wristband of CTRL-labs (2024): 20 to 850 Hz, 2.5 µV of noise; slower bands are limited to what they sample.
     low_pass = min(850.0, 0.42 * rate_hz)
     return Armband(
-        channels, rate_hz, "V", oversampling, 12.0, 2, min(20.0, 0.05 * rate_hz), low_pass, None, 2.5e-6, None, 6.6e-3
+        channels, rate_hz, "V", oversampling, 12.0, 2, min(20.0, 0.05 * rate_hz), low_pass, (), 2.5e-6, None, 6.6e-3
     )
 
 
-COMMON_LEAK = 0.018
+COMMON_LEAK = 0.02
 """Tuned to the correlation of channels on opposite sides of the limb in myo_readings, which volume conduction does
 not explain: the amplifiers share a ground and their electrodes never match exactly."""
-MYO_COUNTS_PER_V = 5.4e5
-"""The Myo's scale is not published. Tuned: active windows of myo_readings have 32 counts on the strongest channel."""
-MYO_NOISE_V = 1.8e-6
+MYO_COUNTS_PER_V = 1.75e5
+"""The Myo's scale is not published. Tuned: with it both rest and gestures come near the RMS of myo_readings."""
+MYO_NOTCHES_HZ = (50.0, 60.0, 100.0, 120.0, 180.0)
+"""The spectrum of myo_readings has dips at 20, 50, 60, 80 and 100 Hz: the mains of both continents and their harmonics,
+of which 120 and 180 fold to 80 and 20. So the Myo filters at a higher rate and then drops samples, not anti-aliased."""
+_NOTCH_WIDTH_HZ = 8.0
+MYO_NOISE_V = 5.6e-6
 """Tuned to the quietest windows at rest of myo_readings, just above one count."""
 
 
@@ -119,8 +124,8 @@ class Donning:
 def don(armband: Armband, habitual_roll_rad: float, rng: np.random.Generator) -> Donning:
     """Draw one donning.
 
-    Rotation: 14 degrees, a third of a Myo's electrode pitch: tuned, with contact and `session.HABIT_DRIFT`, to what an
-    unseen session of myo_readings costs. Hum and artefacts are assumptions in the range of dry electrodes.
+    Rotation: 12 degrees, a quarter of a Myo's electrode pitch: tuned, with contact and `session.HABIT_DRIFT`, to what
+    an unseen session of myo_readings costs. Hum and artefacts are assumptions in the range of dry electrodes.
     """
     channels = armband.channels
     posture = Posture(
@@ -131,14 +136,14 @@ def don(armband: Armband, habitual_roll_rad: float, rng: np.random.Generator) ->
         tension=float(rng.lognormal(0.0, 0.3)),
     )
     return Donning(
-        rotation_rad=float(np.deg2rad(rng.normal(0.0, 14.0))),
+        rotation_rad=float(np.deg2rad(rng.normal(0.0, 12.0))),
         along_mm=float(rng.normal(0.0, 8.0)),
         gain=rng.lognormal(0.0, 0.13, channels) * rng.lognormal(0.0, 0.1),
         press_mm=float(rng.uniform(0.0, 0.25)),
-        hum_v=rng.lognormal(np.log(2e-6), 0.8, channels),
+        hum_v=rng.lognormal(np.log(8e-6), 0.8, channels),
         leak=rng.normal(COMMON_LEAK, COMMON_LEAK / 2.0, channels),
         noise=rng.lognormal(0.0, 0.15, channels),
-        motion_v=rng.lognormal(np.log(1e-5), 0.7, channels),
+        motion_v=rng.lognormal(np.log(4e-5), 0.7, channels),
         pops_per_s=float(rng.lognormal(np.log(0.01), 0.8)),
         posture=posture,
     )
@@ -186,8 +191,7 @@ def _filters(armband: Armband) -> Array:
     stages = [signal.butter(armband.high_pass_order, armband.high_pass_hz, "highpass", fs=rate, output="sos")]
     if armband.low_pass_hz is not None:
         stages.append(signal.butter(4, armband.low_pass_hz, "lowpass", fs=rate, output="sos"))
-    if armband.notch_hz is not None:
-        stages.append(signal.tf2sos(*signal.iirnotch(armband.notch_hz, 12.0, fs=rate)))
+    stages += [signal.tf2sos(*signal.iirnotch(hum, hum / _NOTCH_WIDTH_HZ, fs=rate)) for hum in armband.notches_hz]
     return np.vstack(stages)
 
 
@@ -219,7 +223,7 @@ def _motion(length: int, rate_hz: float, speed: Array, donning: Donning, rng: np
     for _ in range(rng.poisson(donning.pops_per_s * frames / FRAME_HZ)):
         at, channel = int(rng.integers(frames)), int(rng.integers(channels))
         decay = np.exp(-np.arange(frames - at) / (0.15 * FRAME_HZ))
-        coarse[at:, channel] += rng.normal(0.0, 3e-4) * decay
+        coarse[at:, channel] += rng.normal(0.0, 1.2e-3) * decay
     return upsample(coarse, length, rate_hz)
 
 

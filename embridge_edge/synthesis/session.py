@@ -18,8 +18,8 @@ from embridge_edge.synthesis.protocol import FRAME_HZ, REST, write_script
 
 Array = npt.NDArray[np.float64]
 
-VOLTS = 2.5e-4
-"""Volts per arbitrary unit of the action potentials: so that a strongly active channel has 0.1 to 0.3 mV of RMS."""
+VOLTS = 1.0e-3
+"""Volts per arbitrary unit of the action potentials, so that the median RMS is that of openbci_hands."""
 
 STYLE_RAD = 0.15
 """How far wearers differ in each joint when asked for the same gesture; tuned to what an unseen wearer costs."""

@@ -11,7 +11,7 @@ import click
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, recipe_from_dict
-from embridge_edge.verbs.models import OpenModel, open_model
+from embridge_edge.verbs.models import OpenModel, embed_windows, open_model
 from embridge_edge.verbs.options import Common, common_options, show
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def check(
     if other is not None:
         comparison = _compare(model, other, inputs, seed)
     if layers:
-        rows = layer_table(model.path, against, _some(inputs, model, LAYER_WINDOWS, seed))
+        rows = layer_table(model.path, None if other is None else other.path, _some(inputs, model, LAYER_WINDOWS, seed))
     return CheckReport(
         model=model.name,
         data=None if data is None else data.name,
@@ -139,11 +139,17 @@ def check(
 def _judge(
     model: OpenModel, data: Path, split: str | None, format: str | None, seed: int, progress: Progress
 ) -> tuple[dict[str, Any], Floats]:
-    import numpy as np
 
     from embridge_edge.learning.baselines import baseline_answers
     from embridge_edge.learning.judge import answer, judge
-    from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, refuse_leak
+    from embridge_edge.verbs.workflow import (
+        choose_split,
+        job_for,
+        read_windows,
+        refuse_leak,
+        refuse_nothing_to_judge,
+        refuse_other_chain,
+    )
 
     if model.lacks or model.chain is None:
         raise EdgeError(
@@ -152,28 +158,20 @@ def _judge(
         )
     recipe = recipe_from_dict(model.provenance["recipe"])
     windows = read_windows(data, recipe, format, progress)
-    if windows.chain.input_shape != model.chain.input_shape or windows.chain.rate_hz != model.chain.rate_hz:
-        raise EdgeError(
-            f"{model.path} takes {len(model.chain.channels)} channels at {model.chain.rate_hz:g} Hz, the recordings have "
-            f"{len(windows.chain.channels)} at {windows.chain.rate_hz:g} Hz; check it with recordings of the band it was made for."
-        )
+    refuse_other_chain(model.name, model.chain, windows.chain)
     trained = model.provenance.get("split")
     chosen = choose_split(windows, split or (trained if trained in SPLITS else None), recipe)
     assert chosen is not None  # noqa: S101 ("none" is no choice of check)
     refuse_leak(dict(model.provenance), windows, chosen)
     job = job_for(windows, chosen, recipe)
-    fitted = windows.with_chain(model.chain)
+    refuse_nothing_to_judge(job)
     answers = baseline_answers(windows, chosen.name, job.train, job.test, seed)
-    parts = []
-    with progress.bar(f"running {model.name}", len(job.test), "window") as advance:
-        for part in np.array_split(job.test, max(1, len(job.test) // 4096)):
-            parts.append(model.embed(fitted.inputs(part)))
-            advance(len(part))
-    answers.append(answer(model.name, chosen.name, windows, job.test, np.concatenate(parts), model.heads))
+    embeddings = embed_windows(model, windows, job.test, progress)
+    answers.append(answer(model.name, chosen.name, windows, job.test, embeddings, model.heads))
     judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed)
     found = {name: getattr(judgement, name) for name in ("results", "confusions", "per_wearer")}
     some = job.test[:: max(1, len(job.test) // 4096)]
-    return found | {"split": chosen.name}, fitted.inputs(some)
+    return found | {"split": chosen.name}, windows.with_chain(model.chain).inputs(some)
 
 
 def _some(inputs: Floats | None, model: OpenModel, count: int, seed: int) -> Floats:

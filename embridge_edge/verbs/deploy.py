@@ -13,9 +13,10 @@ import click
 
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json, written_by_rename
 from embridge_edge.errors import EdgeError, GateMissed
+from embridge_edge.hardware.host import usable_cores
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, Recipe, find_recipe
-from embridge_edge.verbs.judging import Division, fold_models, judgement_of
+from embridge_edge.verbs.judging import CHAIN, Division, Work, do_all, judgement_of
 from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
 from embridge_edge.verbs.options import Common, common_options, show
 from embridge_edge.verbs.workspace import Workspace, fingerprint
@@ -90,23 +91,26 @@ def deploy(
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
     divisions = _divisions(windows, plan, checkpoint)
     primary = divisions[0]
-    for division in divisions:
-        fold_models(workspace, windows, division, plan, key, stamp, seed, checkpoint)
-    judgements = [
-        judgement_of(
-            workspace, windows, [one for one in divisions if one.split.name == name], plan, key, data.name, seed
-        )
-        for name in dict.fromkeys(division.split.name for division in divisions)
+    kinds = [("supervised",)] if windows.gestures else []
+    works = [
+        Work(division, some, workspace.folder, plan, key, stamp, seed, checkpoint, progress)
+        for division in divisions
+        for some in ([CHAIN, *kinds] if division.primary else [CHAIN])
     ]
-    _ship(workspace, out, primary)
+    workspace.minutes += do_all(works, usable_cores())
+    judgements = [
+        judgement_of(workspace, windows, [one for one in divisions if one.split == name], plan, data.name, seed)
+        for name in dict.fromkeys(division.split for division in divisions)
+    ]
+    exported = _ship(workspace, out, primary)
     measured, _ = workspace.step(
         "measured",
-        [key, primary.keys["int8"], plan.to_dict(), seed],
+        [key, exported, plan.to_dict(), seed],
         lambda folder: write_json(
             folder / "measured.json",
             {
                 "parity": parity(workspace, windows, primary, plan, seed),
-                "quantization": layer_errors_of(workspace, windows, primary, seed),
+                "quantization": layer_errors_of(workspace, windows, primary, plan, seed),
                 "calibration": calibration_of(workspace, primary),
                 **costs(out, plan),
             },
@@ -124,9 +128,9 @@ def deploy(
         "results": results,
         "confusions": [table for judgement in judgements for table in judgement.confusions],
         "per_wearer": [row for judgement in judgements for row in judgement.per_wearer],
-        **{name: value for name, value in read_json(measured / "measured.json").items()},
+        **read_json(measured / "measured.json"),
     }
-    report["gates"] = gates(plan, report, primary.split.name)
+    report["gates"] = gates(plan, report, primary.split)
     workspace.minutes.append({"step": "all", "minutes": (time.monotonic() - started) / 60.0, "cached": False})
     report["minutes"] = workspace.minutes
     _write_bundle(out, report, plan, stamp, seed)
@@ -161,10 +165,11 @@ def _divisions(windows: WindowSet, plan: Recipe, checkpoint: Path | None) -> lis
                 f"{checkpoint} was trained on everything, which leaves nothing to judge it on; train with --split."
             )
         names = [trained]
+    counts = {name: len(make_splits(windows, name, plan.evaluate.folds)) for name in names}
     return [
-        Division(split, f"{name}-{split.fold}" if name == "wearer" else name, primary=place == 0 and split.fold == 0)
+        Division(name, fold, several=counts[name] > 1, primary=place == 0 and fold == 0)
         for place, name in enumerate(names)
-        for split in make_splits(windows, name, plan.evaluate.folds)
+        for fold in range(counts[name])
     ]
 
 
@@ -184,29 +189,29 @@ def _about(windows: WindowSet, data: Path) -> dict[str, Any]:
     }
 
 
-def _ship(workspace: Workspace, out: Path, primary: Division) -> None:
-    """Copy what ships out of the workspace: the checkpoints of the first split and every exported file."""
+def _ship(workspace: Workspace, out: Path, primary: Division) -> str:
+    """Copy what ships out of the workspace: the checkpoints of the first division and every exported file.
+
+    Returns: a key that stands for the exported files.
+    """
     from embridge_edge.verbs.export import exported_files
 
-    folder, _ = workspace.step(
-        "exported",
-        primary.keys["int8"],
-        lambda target: (
-            [
-                (target / name).write_bytes(content)
-                for name, content in exported_files(primary.folder(workspace, "int8")).items()
-            ]
-            and None
-        ),
-    )
+    int8 = primary.folder(workspace, "int8")
+
+    def make(folder: Path) -> None:
+        for name, content in exported_files(int8).items():
+            (folder / name).write_bytes(content)
+
+    folder, key = workspace.step("exported", read_json(int8 / "step.json")["key"], make)
     for name in SHIPPED:
         _copy(folder / name, out / name)
-    _copy(primary.folder(workspace, "int8") / "calibration.safetensors", out / "calibration.safetensors")
+    _copy(int8 / "calibration.safetensors", out / "calibration.safetensors")
     for kind in ("teacher", "supervised", "student"):
         source = primary.folder(workspace, kind)
         for name in ("model.json", "model.safetensors"):
             if (source / name).is_file():
                 _copy(source / name, out / kind / name)
+    return key
 
 
 def _copy(source: Path, target: Path) -> None:

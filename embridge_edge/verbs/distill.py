@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from embridge_edge import __version__
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import find_recipe
 from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
@@ -72,7 +73,7 @@ def distill(
     parent = sha256_of_file(teacher / "model.safetensors")
     student = distill_checkpoint(
         job, master, plan,
-        seed=seed, state=state, state_key=key_of(parent, fingerprint(data), plan.to_dict(), seed), parents=[parent], progress=progress,
+        seed=seed, state=state, state_key=key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed), parents=[parent], progress=progress,
     )  # fmt: skip
     save_checkpoint(student, out)
     forget(state)

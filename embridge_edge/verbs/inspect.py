@@ -132,7 +132,7 @@ class Inspection:
                 f"{channel.clipped_share:>7.2%}  {hum:<14} {channel.stuck_share:>6.1%}  {', '.join(channel.verdict)}"
             )
         if self.quality.breaks:
-            lines.append(f"  {self.quality.breaks} breaks: no window may reach over them")
+            lines.append(f"  {_counted(self.quality.breaks, 'break')}: no window may reach over one")
         if self.quality.held_share > 0.01:
             lines.append(
                 f"  {self.quality.held_share:.0%} of the samples repeat the one before in every channel: "

@@ -1,122 +1,240 @@
-"""Training and judging the models of one division of the data, inside a workspace."""
+"""Training and judging the models of each division of the data: independent jobs, side by side on the machine's cores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embridge_edge.artifacts import read_json, sha256_of_file, write_json
+from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json
+from embridge_edge.progress import Progress
 from embridge_edge.recipe import Recipe
 from embridge_edge.verbs.workspace import Workspace
 
 if TYPE_CHECKING:
     from embridge_edge.learning.judge import Answers, Judgement
-    from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
+    from embridge_edge.verbs.workflow import Job
+
+CHAIN = ("teacher", "student", "int8")
+_COLUMNS = ("test", "gestures", "zero_shot", "angles", "embeddings")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Division:
-    """One split or fold, and the steps that hold its models.
+    """One split, or one fold of it.
 
     Attributes:
-        tag: names its steps. primary: whether its models ship.
-        keys: step keys of what has been made: teacher, supervised, student, int8.
+        split, fold: which. primary: whether its models ship; only they get all of the recipe's steps.
     """
 
-    split: Split
-    tag: str
+    split: str
+    fold: int
+    several: bool
     primary: bool
-    keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        """Names its steps."""
+        return f"{self.split}-{self.fold}" if self.several else self.split
 
     def folder(self, workspace: Workspace, kind: str) -> Path:
+        """Where one of its models is kept: teacher, supervised, student or int8."""
         return workspace.folder / f"{self.tag}.{kind}"
 
 
-def fold_models(
-    workspace: Workspace,
-    windows: WindowSet,
-    division: Division,
-    plan: Recipe,
-    key: str,
-    stamp: str,
-    seed: int,
-    given: Path | None,
-) -> None:
-    """Train what a division needs: teacher, supervised network (for the one that ships), student, int8 student."""
-    from embridge_edge.export.quantized import save_quantized
-    from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
-    from embridge_edge.verbs.quantize import quantized
-    from embridge_edge.verbs.workflow import distill_checkpoint, job_for, train_checkpoint
+@dataclass(frozen=True)
+class Work:
+    """One job for one process: models of a division that depend on each other, each trained and then heard.
 
-    job = job_for(windows, division.split, plan)
-    share = 1.0 if division.primary else plan.evaluate.fold_share
-    asked = plan.to_dict()
-    common = [key, division.split.name, division.split.fold, share, seed, asked["windows"], plan.evaluate.probe_windows]
-    progress = workspace.progress
+    Attributes:
+        kinds: which, in order. key: stands for the windows. stamp: stands for the recordings.
+        given: a teacher to start from, instead of training one.
+    """
 
-    def made(kind: str, inputs: list[Any], make: Callable[[Path, str], Checkpoint]) -> Checkpoint:
-        name = f"{division.tag}.{kind}"
-        state = workspace.state(name)
-        _, division.keys[kind] = workspace.step(
-            name, [common, inputs], lambda folder: save_checkpoint(make(state, str(inputs)), folder)
+    division: Division
+    kinds: tuple[str, ...]
+    folder: Path
+    recipe: Recipe
+    key: str
+    stamp: str
+    seed: int
+    given: Path | None
+    progress: Progress
+
+    def run(self) -> list[dict[str, Any]]:
+        """Do it; returns the minutes of its steps."""
+        from embridge_edge.learning.splits import make_splits
+        from embridge_edge.learning.windows import WindowSet
+        from embridge_edge.verbs.workflow import job_for
+
+        workspace = Workspace(self.folder, self.progress)
+        windows = WindowSet.load(self.folder / "windows")
+        split = make_splits(windows, self.division.split, self.recipe.evaluate.folds)[self.division.fold]
+        job = job_for(windows, split, self.recipe)
+        asked = self.recipe.to_dict()
+        plans = {
+            "teacher": [asked["teacher"], asked["train"]],
+            "supervised": [asked["teacher"], asked["train"]],
+            "student": [asked["student"], asked["distill"], asked["train"]["temperature"]],
+            "int8": [asked["quantize"]],
+        }
+        share = 1.0 if self.division.primary else self.recipe.evaluate.fold_share
+        inputs: list[Any] = [
+            self.key,
+            self.division.tag,
+            share,
+            self.seed,
+            asked["windows"],
+            asked["evaluate"]["probe_windows"],
+        ]
+        if self.given is not None:
+            inputs.append(sha256_of_file(self.given / "model.safetensors"))
+        if self.kinds[0] == "teacher":
+            workspace.step(f"{self.division.tag}.baselines", inputs, _baselines(job, self.division.split, self.seed))
+        for kind in self.kinds:
+            inputs = [*inputs, kind, plans[kind]]
+            make = self._maker(kind, job, workspace, share, sha256_of(inputs))
+            folder, key = workspace.step(f"{self.division.tag}.{kind}", inputs, make)
+            workspace.step(f"{self.division.tag}.{kind}.heard", [key], _hearing(job, self.division, folder, workspace))
+        return workspace.minutes
+
+    def _maker(self, kind: str, job: Job, workspace: Workspace, share: float, key: str) -> Callable[[Path], None]:
+        from embridge_edge.export.quantized import save_quantized
+        from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+        from embridge_edge.verbs.quantize import quantized
+        from embridge_edge.verbs.workflow import distill_checkpoint, train_checkpoint
+
+        plan, name = self.recipe, f"{self.division.tag} {kind}"
+        state = workspace.state(f"{self.division.tag}.{kind}")
+        common = {
+            "seed": self.seed,
+            "share": share,
+            "state": state,
+            "state_key": key,
+            "progress": self.progress,
+            "name": name,
+        }
+
+        def model() -> Checkpoint:
+            if kind == "student":
+                teacher = self.division.folder(workspace, "teacher")
+                parent = sha256_of_file(teacher / "model.safetensors")
+                return distill_checkpoint(job, load_checkpoint(teacher), plan, parents=[parent], **common)
+            if kind == "teacher" and self.given is not None:
+                return load_checkpoint(self.given)
+            return train_checkpoint(job, plan, supervised=kind == "supervised", parents=[self.stamp], **common)
+
+        def make(folder: Path) -> None:
+            if kind == "int8":
+                student = load_checkpoint(self.division.folder(workspace, "student"))
+                save_quantized(quantized(job, student, plan, self.seed), folder)
+            else:
+                save_checkpoint(model(), folder)
+
+        return make
+
+
+def do_all(works: list[Work], cores: int) -> list[dict[str, Any]]:
+    """Run jobs side by side, one thread each, in the order given; returns the minutes of all their steps.
+
+    One thread each, because these networks are too small to share among threads, and because the sums then come out the same on
+    any number of cores.
+    """
+    workers = min(cores, len(works))
+    placed = [replace(work, progress=replace(work.progress, row=place)) for place, work in enumerate(works)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        pending = [pool.submit(work.run) for work in placed]
+        try:
+            return [row for future in pending for row in future.result()]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    import os
+
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _baselines(job: Job, split: str, seed: int) -> Callable[[Path], None]:
+    """Have LDA and ridge answer for the division's test windows."""
+
+    def make(folder: Path) -> None:
+        from embridge_edge.learning.baselines import baseline_answers
+
+        for one in baseline_answers(job.windows, split, job.train, job.test, seed):
+            _save(one, folder)
+
+    return make
+
+
+def _hearing(job: Job, division: Division, model_folder: Path, workspace: Workspace) -> Callable[[Path], None]:
+    """Have a model answer for the division's test windows."""
+
+    def make(folder: Path) -> None:
+        from embridge_edge.learning.judge import answer
+        from embridge_edge.verbs.models import embed_windows, open_model
+
+        model = open_model(model_folder)
+        embeddings = embed_windows(
+            model, job.windows, job.test, workspace.progress, f"{division.tag} {model.name}: judging"
         )
-        return load_checkpoint(workspace.folder / name)
+        one = answer(model.name, division.split, job.windows, job.test, embeddings, model.heads)
+        # Embeddings of different folds are different spaces: only those of the model that ships are compared.
+        _save(one if division.primary else replace(one, embeddings=None), folder)
 
-    def trained(kind: str) -> Checkpoint:
-        return made(
-            kind,
-            [asked["teacher"], asked["train"], kind],
-            lambda state, state_key: train_checkpoint(
-                job, plan, seed=seed, supervised=kind == "supervised", share=share, state=state, state_key=key + state_key,
-                parents=[stamp], progress=progress, name=f"{division.tag} {kind}",
-            ),
-        )  # fmt: skip
+    return make
 
-    if given is None:
-        teacher = trained("teacher")
-    else:
-        teacher = made(
-            "teacher", [sha256_of_file(given / "model.safetensors")], lambda state, state_key: load_checkpoint(given)
-        )
-    if division.primary and windows.gestures:
-        trained("supervised")
-    parent = sha256_of_file(division.folder(workspace, "teacher") / "model.safetensors")
-    student = made(
-        "student",
-        [division.keys["teacher"], asked["student"], asked["distill"], plan.train.temperature],
-        lambda state, state_key: distill_checkpoint(
-            job, teacher, plan, seed=seed, share=share, state=state, state_key=key + state_key,
-            parents=[parent], progress=progress, name=f"{division.tag} student",
-        ),
-    )  # fmt: skip
-    _, division.keys["int8"] = workspace.step(
-        f"{division.tag}.int8",
-        [common, division.keys["student"], asked["quantize"]],
-        lambda folder: save_quantized(quantized(job, student, plan, seed), folder),
-    )
+
+def _save(one: Answers, folder: Path) -> None:
+    import numpy as np
+
+    columns = {name: getattr(one, name) for name in _COLUMNS if getattr(one, name) is not None}
+    if "embeddings" in columns:
+        columns["embeddings"] = columns["embeddings"].astype(np.float16)
+    np.savez(folder / f"{one.model}.npz", **columns)
+
+
+def _load(file: Path, split: str) -> Answers:
+    import numpy as np
+
+    from embridge_edge.learning.judge import Answers
+
+    with np.load(file, allow_pickle=False) as stored:
+        columns = {name: stored[name] for name in stored.files}
+    if "embeddings" in columns:
+        columns["embeddings"] = columns["embeddings"].astype(np.float32)
+    return Answers(file.stem, split, **columns)
 
 
 def judgement_of(
-    workspace: Workspace, windows: WindowSet, divisions: list[Division], plan: Recipe, key: str, data: str, seed: int
+    workspace: Workspace, windows: WindowSet, divisions: list[Division], plan: Recipe, data: str, seed: int
 ) -> Judgement:
     """Judge all models of one split; the folds' answers are joined first."""
     from embridge_edge.learning.judge import Judgement, joined, judge
     from embridge_edge.learning.scores import Result
 
-    name = divisions[0].split.name
-    several = len(divisions) > 1
+    name = divisions[0].split
+    kinds = ("baselines", "supervised.heard", "teacher.heard", "student.heard", "int8.heard")
+    folders = [folder for kind in kinds for one in divisions if (folder := one.folder(workspace, kind)).is_dir()]
 
     def make(folder: Path) -> None:
         by_model: dict[str, list[Answers]] = {}
-        for division in divisions:
-            for one in _answers(workspace, windows, division, plan, seed):
-                by_model.setdefault(one.model, []).append(one)
+        for heard in folders:
+            for file in sorted(heard.glob("*.npz")):
+                by_model.setdefault(file.stem, []).append(_load(file, name))
         answers = [joined(parts) for parts in by_model.values()]
-        found = judge(windows, answers, data, plan.windows.hold_out_gestures, seed, folds=len(divisions))
+        found = judge(windows, answers, data, plan.windows.hold_out_gestures, seed)
         write_json(
             folder / "judgement.json",
             {
@@ -126,34 +244,13 @@ def judgement_of(
             },
         )
 
-    inputs = [key, data, seed, several, [division.keys for division in divisions], plan.to_dict()["windows"]]
+    inputs = [
+        data,
+        seed,
+        [read_json(folder / "step.json")["key"] for folder in folders],
+        list(plan.windows.hold_out_gestures),
+    ]
     folder, _ = workspace.step(f"{name}.judged", inputs, make)
     stored = read_json(folder / "judgement.json")
     results = tuple(Result(**result) for result in stored["results"])
     return Judgement(results, tuple(stored["confusions"]), tuple(stored["per_wearer"]))
-
-
-def _answers(workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int) -> list[Answers]:
-    """What baselines and models say about the test windows of a division."""
-    import numpy as np
-
-    from embridge_edge.learning.baselines import baseline_answers
-    from embridge_edge.learning.judge import answer
-    from embridge_edge.verbs.models import open_model
-    from embridge_edge.verbs.workflow import job_for
-
-    job = job_for(windows, division.split, plan)
-    found = baseline_answers(windows, division.split.name, job.train, job.test, seed)
-    for kind in ("teacher", "supervised", "student", "int8"):
-        if kind not in division.keys:
-            continue
-        model = open_model(division.folder(workspace, kind))
-        assert model.chain is not None  # noqa: S101 (these were written with one)
-        fitted, parts = windows.with_chain(model.chain), []
-        with workspace.progress.bar(f"{division.tag}: judging {model.name}", len(job.test), "window") as advance:
-            for part in np.array_split(job.test, max(1, len(job.test) // 4096)):
-                parts.append(model.embed(fitted.inputs(part)))
-                advance(len(part))
-        one = answer(model.name, division.split.name, windows, job.test, np.concatenate(parts), model.heads)
-        found.append(one)
-    return found

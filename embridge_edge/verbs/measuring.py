@@ -21,15 +21,18 @@ LAYER_WINDOWS = 200
 LATENCY_BUDGET_S = 1.5
 
 
-def _test_inputs(windows: WindowSet, division: Division, workspace: Workspace, count: int, seed: int) -> Floats:
+def _test_inputs(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, count: int, seed: int
+) -> Floats:
     """Test windows through the chain of the model that ships, drawn without regard to gesture."""
     import numpy as np
 
+    from embridge_edge.learning.splits import make_splits
     from embridge_edge.verbs.models import open_model
 
     model = open_model(division.folder(workspace, "int8"))
     assert model.chain is not None  # noqa: S101 (it was written with one)
-    test = np.flatnonzero(division.split.test)
+    test = np.flatnonzero(make_splits(windows, division.split, plan.evaluate.folds)[division.fold].test)
     chosen = np.sort(np.random.default_rng([seed, 8]).choice(test, size=min(count, len(test)), replace=False))
     return windows.with_chain(model.chain).inputs(chosen)
 
@@ -49,7 +52,7 @@ def parity(
     path = division.folder(workspace, "int8") / "student_int8.tflite"
     model, about = open_model(path), read_artifact(path)
     assert about.output_scale is not None and about.output_zero_point is not None  # noqa: S101 (int8 has both)
-    inputs = _test_inputs(windows, division, workspace, plan.evaluate.parity_windows, seed)
+    inputs = _test_inputs(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
     head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
     outputs = {
         runtime: run_tflite(path, inputs, runtime, raw=True).reshape(len(inputs), -1).astype(np.int64)
@@ -78,7 +81,9 @@ def parity(
     return rows
 
 
-def layer_errors_of(workspace: Workspace, windows: WindowSet, division: Division, seed: int) -> dict[str, Any]:
+def layer_errors_of(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int
+) -> dict[str, Any]:
     """Per-layer error of the int8 model and the scales at its ends."""
     from embridge_edge.export.reading import read_artifact
     from embridge_edge.verbs.check import layer_table
@@ -86,7 +91,7 @@ def layer_errors_of(workspace: Workspace, windows: WindowSet, division: Division
     path = division.folder(workspace, "int8") / "student_int8.tflite"
     about = read_artifact(path)
     return {
-        "layers": layer_table(path, None, _test_inputs(windows, division, workspace, LAYER_WINDOWS, seed)),
+        "layers": layer_table(path, None, _test_inputs(workspace, windows, division, plan, LAYER_WINDOWS, seed)),
         "input_scale": about.input_scale,
         "input_zero_point": about.input_zero_point,
         "output_scale": about.output_scale,
@@ -104,10 +109,14 @@ def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:
 
 def costs(out: Path, plan: Recipe) -> dict[str, Any]:
     """Sizes, operations, host latency and fit of the files that ship."""
+    from embridge_edge.artifacts import read_json
     from embridge_edge.hardware.host import host_facts
+    from embridge_edge.model.student import StudentShape
     from embridge_edge.verbs.profile import profile
 
-    artifacts, latency = [], []
+    artifacts: list[dict[str, Any]] = []
+    latency: list[dict[str, Any]] = []
+    parameters = StudentShape.from_dict(read_json(out / "student" / "model.json")["shape"]).parameters_count
     for name in ("student_int8.tflite", "student.tflite", "student_int8.onnx", "student.onnx"):
         measured = profile(out / name, target="host", budget_s=LATENCY_BUDGET_S)
         cost = measured.cost
@@ -117,25 +126,25 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
                 "kind": f"{measured.kind} {measured.precision}",
                 "bytes": measured.model_bytes,
                 "macs": None if cost is None else cost.macs,
-                "parameters": None,
+                "parameters": parameters,
                 "arena_bytes": measured.arena_bytes,
                 "peak_activation_bytes": None if cost is None else cost.peak_activation_bytes,
                 "float_ops": None if cost is None else len(cost.float_ops),
             }
         )
-        for row in measured.latencies:
-            if row.latency is not None:
-                latency.append(
-                    {
-                        "artifact": name,
-                        "runtime": row.runtime,
-                        "threads": 1,
-                        "p50_ms": row.latency.p50_ms,
-                        "p99_ms": row.latency.p99_ms,
-                        "n": row.latency.n,
-                        "source": row.latency.source,
-                    }
-                )
+        latency += [
+            {
+                "artifact": name,
+                "runtime": row.runtime,
+                "threads": 1,
+                "p50_ms": row.latency.p50_ms,
+                "p99_ms": row.latency.p99_ms,
+                "n": row.latency.n,
+                "source": row.latency.source,
+            }
+            for row in measured.latencies
+            if row.latency is not None
+        ]
     fitted = profile(out / "student_int8.tflite", target=plan.target, budget_s=LATENCY_BUDGET_S)
     target, fit = fitted.target, fitted.fit
     facts = host_facts()
@@ -150,6 +159,9 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
             "ram_kib": target.ram_kib,
             "flash_used_bytes": None if fit is None else fit.flash_bytes,
             "ram_used_bytes": None if fit is None else fit.ram_bytes,
+            "flash_budget_bytes": None if fit is None else fit.flash_budget_bytes,
+            "ram_budget_bytes": None if fit is None else fit.ram_budget_bytes,
+            "lacking_ops": len(fitted.lacking_ops),
             "ok": fitted.ok,
             "notes": "; ".join(
                 [*fitted.notes, *(f"{op} is not run by the target's runtime" for op in fitted.lacking_ops)]
@@ -223,14 +235,10 @@ def gates(plan: Recipe, report: dict[str, Any], split: str) -> list[dict[str, An
             limits.parity_class_flips,
             tflm["class_flips"],
         )
-    if report["target"].get("flash_used_bytes") is not None:
-        rows.append(
-            {
-                "name": "target",
-                "what": f"fits {plan.target}",
-                "limit": True,
-                "value": report["target"]["ok"],
-                "ok": report["target"]["ok"],
-            }
-        )
+    target = report["target"]
+    for memory, used in (("flash", "the model without a runtime"), ("ram", "arena on the host")):
+        if target.get(f"{memory}_budget_bytes") is not None:
+            what = f"{memory} of {target['name']}: {used}, bytes"
+            gate(f"target_{memory}_bytes", what, target[f"{memory}_budget_bytes"], target[f"{memory}_used_bytes"])
+    gate("lacking_ops", f"ops that the runtime of {target['name']} lacks", 0, target["lacking_ops"])
     return rows

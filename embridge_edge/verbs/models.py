@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from embridge_edge.features.chain import SignalChain
+    from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.head import Head
 
+    Index = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
 
 BUNDLED = "student_int8.tflite"
@@ -115,3 +118,19 @@ def _from_artifact(path: Path) -> OpenModel:
         heads=tuple(Head.from_dict(head) for head in about.get("heads", ())),
         provenance=about.get("provenance", {}),
     )
+
+
+def embed_windows(
+    model: OpenModel, windows: WindowSet, which: Index, progress: Progress = SILENT, label: str = ""
+) -> Floats:
+    """A model's embeddings of windows, float32 `[n, embedding]`, through the chain that it carries."""
+    import numpy as np
+
+    if model.chain is None:
+        raise EdgeError(f"{model.path} carries no signal chain; export it from a checkpoint.")
+    fitted, parts = windows.with_chain(model.chain), []
+    with progress.bar(label or f"running {model.name}", len(which), "window") as advance:
+        for part in np.array_split(which, max(1, len(which) // 4096)):
+            parts.append(model.embed(fitted.inputs(part)))
+            advance(len(part))
+    return np.concatenate(parts)

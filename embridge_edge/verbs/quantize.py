@@ -90,13 +90,11 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
     from embridge_edge.calibration.selection import coverage, select_windows
     from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import quantize_student
+    from embridge_edge.verbs.workflow import refuse_other_chain
 
-    if student.chain.input_shape != job.windows.chain.input_shape:
-        mine, its = student.chain.input_shape, job.windows.chain.input_shape
-        raise EdgeError(
-            f"The student takes {mine[0]} steps × {mine[1]} columns, these recordings give {its[0]} × {its[1]}; "
-            "use the recipe and the band that it was trained with."
-        )
+    if student.kind != "student":
+        raise EdgeError(f"The checkpoint is a {student.kind}; only a student is quantized: run distill first.")
+    refuse_other_chain("student", student.chain, job.windows.chain)
     windows = replace(job, windows=job.windows.with_chain(student.chain)).windows
     chosen = select_windows(windows, job.train, recipe.quantize.windows, seed)
     judged = job.test if len(job.test) else job.train

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from embridge_edge import __version__
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, find_recipe
@@ -75,10 +76,11 @@ def train(
         raise EdgeError("These recordings have no labels, which a supervised network needs; leave --supervised out.")
     progress.say(f"chain: {_spelled(job.windows.chain.resolved)}")
     state = out.parent / f".{out.name}.unfinished"
-    key = key_of(fingerprint(data), plan.to_dict(), split, seed, supervised)
+    stamp = fingerprint(data, format)
+    key = key_of(__version__, stamp, plan.to_dict(), split, seed, supervised)
     name = "supervised" if supervised else "teacher"
     checkpoint = train_checkpoint(
-        job, plan, seed=seed, supervised=supervised, state=state, state_key=key, parents=[fingerprint(data)], progress=progress, name=name
+        job, plan, seed=seed, supervised=supervised, state=state, state_key=key, parents=[stamp], progress=progress, name=name
     )  # fmt: skip
     save_checkpoint(checkpoint, out)
     forget(state)

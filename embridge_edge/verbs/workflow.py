@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from embridge_edge.features.chain import SignalChain
     from embridge_edge.gestures import GestureLibrary
     from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
@@ -72,7 +73,7 @@ def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progr
     from embridge_edge.recordings.loading import read_recordings
 
     library = read_library()
-    windows = cut_windows(read_recordings(data, format, progress), recipe.chain, recipe.windows, library)
+    windows = cut_windows(read_recordings(data, format, progress, several_devices=True), recipe.chain, recipe.windows, library)
     if not windows.tracked:
         for gesture in windows.gestures:
             if library.pose(gesture) is None:
@@ -91,7 +92,7 @@ def job_for(windows: WindowSet, split: Split | None, recipe: Recipe) -> Job:
         if gesture not in windows.gestures:
             known = ", ".join(windows.gestures) or "none"
             raise EdgeError(f"The recipe holds out {gesture!r}, which these recordings lack; they have {known}.")
-    train = training_windows(windows, split, recipe.windows.hold_out_gestures)
+    train = training_windows(windows, split)
     if not len(train):
         raise EdgeError(
             "No training window has a label or a pose; record labels, or give a description of their column."
@@ -174,12 +175,7 @@ def distill_checkpoint(
 
     if teacher.kind != "teacher":
         raise EdgeError(f"The checkpoint is a {teacher.kind}, no teacher; give the folder that train wrote.")
-    if teacher.chain.input_shape != job.windows.chain.input_shape:
-        mine, its = teacher.chain.input_shape, job.windows.chain.input_shape
-        raise EdgeError(
-            f"The teacher takes {mine[0]} steps × {mine[1]} columns, these recordings under recipe {recipe.name} give {its[0]} × {its[1]}; "
-            "use the recipe and the band that it was trained with."
-        )
+    refuse_other_chain("teacher", teacher.chain, job.windows.chain)
     if teacher.gestures != job.windows.gestures:
         raise EdgeError(
             f"The teacher knows the gestures {', '.join(teacher.gestures)}, the recordings have "
@@ -196,6 +192,9 @@ def distill_checkpoint(
     )  # fmt: skip
     poses = pose_embeddings(master, job.library, job.windows.gestures)
     heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
+    origin = provenance(job, recipe, seed, parents)
+    for seen in ("seen_sessions", "seen_wearers"):  # what the teacher has seen, the student knows through it
+        origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ())})
     return Checkpoint(
         kind="student",
         shape=shape.to_dict(),
@@ -203,14 +202,37 @@ def distill_checkpoint(
         chain=job.windows.chain,
         gestures=job.windows.gestures,
         heads=heads,
-        provenance=provenance(job, recipe, seed, parents),
+        provenance=origin,
     )
 
 
+def refuse_other_chain(who: str, trained: SignalChain, given: SignalChain) -> None:
+    """Refuse to feed a model another signal than the one that it was trained on; only the normalisation may differ.
+
+    Raises:
+        EdgeError: says what differs.
+    """
+    for name in ("rate_hz", "unit", "channels", "window", "hop", "features", "frame", "sections"):
+        mine, its = getattr(trained, name), getattr(given, name)
+        if mine == its:
+            continue
+        if name == "sections":
+            mine, its = (
+                {key: value for key, value in chain.resolved.items() if key in ("bandpass_hz", "notch_hz")}
+                for chain in (trained, given)
+            )
+        if name == "channels":
+            mine, its = len(mine), len(its)
+        raise EdgeError(
+            f"The {who}'s signal chain has {name} {mine}, these recordings under this recipe give {its}; use the recipe and "
+            "the band that it was trained with."
+        )
+
+
 def _shorter(plan: Any, share: float) -> Any:
-    """A training plan with a share of its steps."""
-    steps = {"pose_steps", "masked_steps", "steps"} & set(vars(plan))
-    return replace(plan, **{name: round(getattr(plan, name) * share) for name in steps})
+    """A training plan with a share of its steps, one at least where it had any."""
+    steps = {name: getattr(plan, name) for name in ("pose_steps", "masked_steps", "steps") if hasattr(plan, name)}
+    return replace(plan, **{name: max(min(1, count), round(count * share)) for name, count in steps.items()})
 
 
 def _heads(job: Job, recipe: Recipe, embedded: Any, poses: Floats | None, seed: int) -> tuple[Any, ...]:
@@ -265,6 +287,19 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def refuse_nothing_to_judge(job: Job) -> None:
+    """Refuse a division whose test side holds nothing that can be judged.
+
+    Raises:
+        EdgeError: no test window has a gesture or a tracked pose.
+    """
+    if not len(job.test):
+        raise EdgeError(
+            f"The test side of --split {job.split.name if job.split else 'none'} has no window with a gesture or a tracked "
+            "pose; choose another --split, or hold gestures for longer than window and guard together."
+        )
 
 
 def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from embridge_edge import __version__
-from embridge_edge.artifacts import folder_written_by_rename, read_json, sha256_of, write_json
+from embridge_edge.artifacts import folder_written_by_rename, read_json, sha256_of, sha256_of_file, write_json
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import Progress
+
+DESCRIPTION = "recording.toml"
 
 
 @dataclass
@@ -64,10 +66,18 @@ def _key_in(file: Path) -> object:
         return None
 
 
-def fingerprint(data: Path) -> str:
-    """Stands for the files below `data`: their relative names, sizes and times of change."""
+def fingerprint(data: Path, format: str | None = None) -> str:
+    """Stands for the files below `data`: their relative names, sizes and times of change.
+
+    What describes them but lies elsewhere is in it by its content: the file that `format` names, and the description beside
+    a single recording.
+    """
     if not data.exists():
         raise EdgeError(f"{data} does not exist; give recordings with --data.")
     files = [data] if data.is_file() else sorted(path for path in data.rglob("*") if path.is_file())
-    about = [(path.relative_to(data).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return sha256_of([list(entry) for entry in about])
+    about = [[path.relative_to(data).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    describing = [data.parent / DESCRIPTION] if data.is_file() else []
+    if format is not None:
+        about.append([format, 0, 0])
+        describing.append(Path(format))
+    return sha256_of([*about, *(sha256_of_file(path) for path in describing if path.is_file())])

@@ -1,0 +1,141 @@
+"""A recipe is data: what is wrong in it is one line, and it survives being stored in an artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import ChainPlan
+from embridge_edge.features.time_domain import FEATURES
+from embridge_edge.hardware.target import find_target
+from embridge_edge.recipe import (
+    SPLITS,
+    DistillPlan,
+    EvaluatePlan,
+    GatePlan,
+    Recipe,
+    StudentPlan,
+    TrainPlan,
+    WindowPlan,
+    find_recipe,
+    recipe_from_dict,
+    shipped_recipes,
+)
+
+
+def test_the_promised_recipes_are_shipped() -> None:
+    assert {"armband-m4", "armband-m7", "phone", "demo"} <= set(shipped_recipes())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipe_loads_names_a_target_and_survives_json(name: str) -> None:
+    recipe = find_recipe(name)
+    assert recipe.name == name
+    assert find_target(recipe.target).name == recipe.target
+    again = recipe_from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert again == recipe
+    assert again.sha256 == recipe.sha256
+
+
+some = st.floats(0.01, 100.0)
+
+
+@given(
+    st.builds(
+        Recipe,
+        name=st.text(max_size=5),
+        target=st.text(max_size=5),
+        chain=st.builds(
+            ChainPlan,
+            window_ms=st.floats(50, 900),
+            hop_ms=st.floats(1, 50),
+            bandpass_hz=st.none() | st.tuples(some, some),
+            notch_hz=st.none() | st.sampled_from([50.0, 60.0]),
+            features=st.lists(st.sampled_from(FEATURES), max_size=3).map(tuple),
+        ),
+        windows=st.builds(WindowPlan, guard_ms=some, hold_out_gestures=st.lists(st.text(max_size=3)).map(tuple)),
+        train=st.builds(TrainPlan, steps=st.integers(1, 9), learning_rate=some, best_query=st.booleans()),
+        student=st.integers(1, 4).map(lambda n: StudentPlan((8,) * n, (3,) * n, (2,) * n)),
+        distill=st.builds(DistillPlan, pose_weight=some),
+        evaluate=st.builds(EvaluatePlan, splits=st.lists(st.sampled_from(SPLITS)).map(tuple)),
+        gates=st.builds(GatePlan, int8_loss=st.none() | some, tflite_bytes=st.none() | st.integers(0, 9)),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_any_recipe_survives_json(recipe: Recipe) -> None:
+    again = recipe_from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert again == recipe
+    assert again.sha256 == recipe.sha256
+
+
+def test_unknown_recipe_lists_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(EdgeError, match="Unknown recipe 'armband'; choose one of armband-m4, armband-m7"):
+        find_recipe("armband")
+    with pytest.raises(EdgeError, match="or give a file"):
+        find_recipe(str(tmp_path))
+
+
+BASE = 'name = "mine"\ntarget = "nrf52840"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BASE + "colour = 1", "unknown key 'colour'; choose from name, target, chain"),
+        (BASE + "[train]\nstep = 1", "train: unknown key 'step'; choose from pose_steps"),
+        (BASE + "[train]\nsteps = 1.5", "train, steps: 1.5 is not of type int"),
+        (BASE + "[train]\nsteps = true", "True is not of type int"),
+        (BASE + "[train]\nbest_query = 1", "1 is not of type bool"),
+        (BASE + "[train]\nlearning_rate = '1e-3'", "not of type float"),
+        (BASE + "[train]\nlearning_rate = nan", "not of type float"),
+        (BASE + "[train]\nlearning_rate = inf", "not of type float"),
+        (BASE + "[train]\ntemperature = 0.0", "temperature is 0"),
+        (BASE + "[train]\nbatch = 0", r"batch is 0 in the recipe; give 2 or more"),
+        (BASE + "[train]\nsteps = -1", "steps is -1"),
+        (BASE + "[train]\nmask_share = 1.0", "mask_share"),
+        (BASE + "[teacher]\nheads = 0", "heads is 0"),
+        (BASE + "[teacher]\ndropout = 1.0", "dropout is 1"),
+        (BASE + "[student]\nwidths = [8, 8]", "one of each per block"),
+        (BASE + "[student]\nwidths = [8]\nkernels = [3]\nstrides = [4]", "strides of 1 or 2"),
+        (BASE + "[student]\nwidths = [8]\nkernels = [3]\nstrides = [0]", "strides is"),
+        (BASE + "[student]\nwidths = 8", "not of type tuple"),
+        (BASE + "[distill]\nteacher_windows = 0", "teacher_windows is 0"),
+        (BASE + "[quantize]\nobserver = 'mean'", "Unknown observer 'mean'; choose minmax"),
+        (BASE + "[quantize]\nwindows = 0", "windows is 0"),
+        (BASE + "[evaluate]\nsplits = ['week']", "Unknown split 'week'; choose from session"),
+        (BASE + "[evaluate]\nsplits = 'day'", "not of type tuple"),
+        (BASE + "[evaluate]\nfolds = 1", "folds is 1"),
+        (BASE + "[evaluate]\nfold_share = 0.0", "fold_share is 0"),
+        (BASE + "[windows]\nguard_ms = -1.0", "guard_ms is -1"),
+        (BASE + "[chain]\nbandpass_hz = [20.0]", "not of type"),
+        (BASE + "[chain]\nhop_ms = 0.0", "hop_ms 0"),
+        (BASE + "[chain]\nwindow_ms = inf", "not of type float"),
+        (BASE + "chain = 1", "chain must be a table"),
+        ("name = 'mine'", "target is missing"),
+        ("name = ", "is not valid TOML"),
+        ("\0", "is not valid TOML"),
+    ],
+)
+def test_wrong_recipe_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(EdgeError, match=says) as caught:
+        find_recipe(str(tmp_path / "mine.toml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_number_counts_as_a_float_and_hashes_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(BASE + "[chain]\nwindow_ms = 200")
+    (tmp_path / "b.toml").write_text(BASE + "[chain]\nwindow_ms = 200.0")
+    one, two = (find_recipe(str(tmp_path / name)) for name in ("a.toml", "b.toml"))
+    assert one == two
+    assert one.sha256 == two.sha256
+
+
+def test_stored_recipe_that_is_damaged_is_one_line() -> None:
+    with pytest.raises(EdgeError, match="The stored recipe: target is missing"):
+        recipe_from_dict({"name": "x"})
