@@ -21,6 +21,13 @@ _BATCH = 1024
 """Windows in memory at once: 20,000 of 400 ms, 16 channels at 2 kHz are a gigabyte."""
 
 
+LIMIT = 8.0
+"""Times the usual amplitude: beyond the crest factor of EMG, and with a gain of 1/16 the whole range of a Myo's int8."""
+
+ARTEFACT_SHARE = 0.01
+"""Share of the windows, the strongest, that normalisation leaves out: a knocked electrode is not the usual amplitude."""
+
+
 @dataclass(frozen=True)
 class ChainPlan:
     """What a recipe asks of the chain, free of any sample rate.
@@ -69,6 +76,7 @@ class SignalChain:
         frame: samples in a feature frame; 0 for raw samples.
         features: names of features; empty for raw samples.
         offset, gain: normalisation of each column, (x − offset) × gain. Raw samples have offset 0 and one gain for all.
+        limit: normalised values are clipped to ± this; an int8 input needs an end, and one artefact must not set it.
         resolved: what the recipe's times and frequencies became, for people.
     """
 
@@ -82,6 +90,7 @@ class SignalChain:
     features: tuple[str, ...]
     offset: tuple[float, ...]
     gain: tuple[float, ...]
+    limit: float
     resolved: Mapping[str, Any]
 
     @property
@@ -147,8 +156,9 @@ class SignalChain:
         return extract(frames, self.features).reshape(len(starts), self.steps, self.columns)
 
     def normalised(self, columns: Samples) -> Samples:
-        """(x − offset) × gain, float32 of the same shape."""
-        return (columns - np.asarray(self.offset, np.float32)) * np.asarray(self.gain, np.float32)
+        """(x − offset) × gain, clipped to ± limit; float32 of the same shape."""
+        scaled = (columns - np.asarray(self.offset, np.float32)) * np.asarray(self.gain, np.float32)
+        return np.clip(scaled, -np.float32(self.limit), np.float32(self.limit), out=scaled)
 
     def fitted(self, signal: Samples, starts: npt.NDArray[np.int64]) -> SignalChain:
         """The chain with its normalisation taken from training windows.
@@ -158,15 +168,14 @@ class SignalChain:
         """
         parts = (self.columns_of(signal, part) for part in np.array_split(starts, max(1, -(-len(starts) // _BATCH))))
         if not self.features:
-            powers = [np.square(part, dtype=np.float64).sum() for part in parts]
-            rms = float(np.sqrt(sum(powers) / max(1, len(starts) * self.window * self.columns)))
+            powers = np.sort(np.concatenate([np.square(part, dtype=np.float64).mean(axis=(1, 2)) for part in parts]))
+            rms = float(np.sqrt(powers[: max(1, round((1.0 - ARTEFACT_SHARE) * len(powers)))].mean()))
             gain = 2.0 ** -round(np.log2(rms)) if rms > 0 else 1.0
             return replace(self, offset=(0.0,) * self.columns, gain=(gain,) * self.columns)
         flat = np.concatenate([part.reshape(-1, self.columns).astype(np.float64) for part in parts])
         spread = flat.std(axis=0)
         gain_of = np.where(spread > 1e-6, 1.0 / np.maximum(spread, 1e-6), 1.0)
-        as_single = lambda values: tuple(float(np.float32(value)) for value in values)  # noqa: E731
-        return replace(self, offset=as_single(flat.mean(axis=0)), gain=as_single(gain_of))
+        return replace(self, offset=_as_single(flat.mean(axis=0)), gain=_as_single(gain_of))
 
     def to_dict(self) -> dict[str, Any]:
         """The chain as JSON can hold it; `from_dict` gives the same chain back, bit for bit."""
@@ -240,5 +249,11 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
         features=plan.features,
         offset=(0.0,) * width,
         gain=(1.0,) * width,
+        limit=LIMIT,
         resolved=resolved,
     )
+
+
+def _as_single(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """Numbers that float32 holds exactly, so that the stored chain is the one that runs."""
+    return tuple(float(np.float32(value)) for value in values)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,26 +9,9 @@ from torch import Tensor
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.recipe import Augmentation
 
 Index = npt.NDArray[np.int64]
-
-
-class Augmentation(Protocol):
-    """The fields of a plan that say how EMG is varied; all act on the normalised input.
-
-    gain_jitter: standard deviation of the logarithm of a gain common to all channels (load, electrode contact).
-    channel_jitter: the same for each channel by itself.
-    noise: standard deviation of added white noise. channel_drop: share of channels silenced (a lifted electrode).
-    """
-
-    @property
-    def gain_jitter(self) -> float: ...
-    @property
-    def channel_jitter(self) -> float: ...
-    @property
-    def noise(self) -> float: ...
-    @property
-    def channel_drop(self) -> float: ...
 
 
 class EvenSampler:
@@ -74,9 +55,11 @@ def emg_batch(windows: WindowSet, which: Index, step: int, seed: int, *, shifted
 def augmented(x: Tensor, plan: Augmentation, *, raw: bool) -> Tensor:
     """EMG as another donning might have given it, `[batch, steps, columns]` to the same shape.
 
-    Gains act on raw samples; features, standardised and mostly logarithms, get noise and dropped columns only.
+    Gains and rotation act on raw samples; features, standardised and mostly logarithms, get noise and dropped columns only.
     """
     batch, _, columns = x.shape
+    if raw and plan.rotation:
+        x = torch.bmm(x, _rotations(plan.rotation * torch.randn(batch), columns))
     if raw and (plan.gain_jitter or plan.channel_jitter):
         gain = plan.gain_jitter * torch.randn(batch, 1, 1) + plan.channel_jitter * torch.randn(batch, 1, columns)
         x = x * gain.exp()
@@ -85,3 +68,16 @@ def augmented(x: Tensor, plan: Augmentation, *, raw: bool) -> Tensor:
     if plan.channel_drop:
         x = x * (torch.rand(batch, 1, columns) >= plan.channel_drop)
     return x
+
+
+def _rotations(shifts: Tensor, channels: int) -> Tensor:
+    """Matrices that turn a ring of `channels` electrodes by `shifts` electrode distances, `[n, channels, channels]`.
+
+    Band-limited interpolation around the ring (the periodic sinc of Dirichlet): a whole-number shift is a roll.
+    """
+    apart = torch.arange(channels)[:, None] - torch.arange(channels)[None, :] + shifts[:, None, None]
+    harmonics = torch.arange(1, (channels - 1) // 2 + 1)
+    ring = 1.0 + 2.0 * torch.cos(2.0 * torch.pi * harmonics * apart[..., None] / channels).sum(dim=-1)
+    if channels % 2 == 0:
+        ring = ring + torch.cos(torch.pi * apart)
+    return ring / channels

@@ -56,8 +56,13 @@ class Head:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Head:
+        """The head that `to_dict` stored.
+
+        Raises:
+            EdgeError: a field is missing, of the wrong type or does not go with the others.
+        """
         try:
-            return cls(
+            head = cls(
                 kind=str(stored["kind"]),
                 names=tuple(stored["names"]),
                 rows=np.array(stored["rows"], np.int8),
@@ -66,6 +71,16 @@ class Head:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EdgeError(f"The stored head is damaged ({error}); make the artifact again.") from None
+        count = (len(head.names),)
+        if (
+            head.kind not in KINDS
+            or head.rows.ndim != 2
+            or not head.rows.shape[:1] == head.scale.shape == head.bias.shape == count
+        ):
+            raise EdgeError(
+                f"The stored head ({head.kind}) is damaged: its names, rows, scales and biases do not match."
+            )
+        return head
 
 
 def make_head(kind: str, names: Sequence[str], weights: Rows, bias: Rows) -> Head:

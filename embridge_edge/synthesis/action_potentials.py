@@ -26,9 +26,9 @@ HALF_FIBRE_MM = 33.0
 ENDING_MM, PLATES_MM = 9.0, 3.0
 """Fibres of a unit end, and begin, at different places: half the length over which they do (assumed)."""
 ANISOTROPY = 3.0
-"""Muscle alone conducts 5 to 6 times better along than across; fat and skin are isotropic. The value in between is
-tuned so that median frequencies come out as in published forearm EMG (see docs/simulator.md)."""
+"""Muscle alone conducts 5 to 6 times better along than across; fat and skin are isotropic: in between, assumed."""
 FAT_BLUR = 1.9
+"""Millimetres of muscle that blur like one of fat; tuned to the correlation of neighbours in myo_readings."""
 LENGTH_S = 0.016
 """From the end plates to the tendon at the slowest velocity, and the action potential's own length."""
 DISTANCES_MM: Array = np.geomspace(3.0, 100.0, 28)

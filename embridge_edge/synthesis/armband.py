@@ -86,7 +86,7 @@ MYO_COUNTS_PER_V = 1.75e5
 """The Myo's scale is not published. Tuned: with it both rest and gestures come near the RMS of myo_readings."""
 MYO_NOTCHES_HZ = (50.0, 60.0, 100.0, 120.0, 180.0)
 """The spectrum of myo_readings has dips at 20, 50, 60, 80 and 100 Hz: the mains of both continents and their harmonics,
-of which 120 and 180 fold to 80 and 20. So the Myo filters at a higher rate and then drops samples, not anti-aliased."""
+of which 120 and 180 fold to 80 and 20. So it seems to filter at a higher rate and then to drop samples."""
 _NOTCH_WIDTH_HZ = 8.0
 MYO_NOISE_V = 5.6e-6
 """Tuned to the quietest windows at rest of myo_readings, just above one count."""

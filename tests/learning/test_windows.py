@@ -163,7 +163,7 @@ def test_windows_survive_the_disk(
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"rate_hz": 250.0}, "250.0 Hz"), ({"unit": "V"}, "V unit"), ({"channels": 5}, "5 channels")],
+    [({"rate_hz": 250.0}, "250 Hz"), ({"unit": "V"}, "V as its unit"), ({"channels": 5}, "5 channels")],
 )
 def test_recordings_that_do_not_go_together_are_refused(
     recording: Callable[..., Recording], cut: Callable[..., WindowSet], change: dict[str, Any], says: str

@@ -1,0 +1,104 @@
+"""Batches are even over gestures and wearers, depend on seed and step alone, and vary only what they may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
+from embridge_edge.learning.windows import WindowSet
+from embridge_edge.recipe import TrainPlan
+from embridge_edge.recordings.recording import Recording
+
+STILL = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, noise=0.0, channel_drop=0.0)
+
+
+@pytest.fixture(scope="module")
+def lopsided(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> WindowSet:
+    """Wearer a rests for long; b makes a fist once and briefly; c has no rest."""
+    return cut(
+        [
+            recording("a", "1", [(0, 6000), (1, 200)]),
+            recording("b", "1", [(0, 200), (1, 150)]),
+            recording("c", "1", [(-1, 100), (2, 400)]),
+        ]
+    )
+
+
+def test_gestures_and_their_wearers_come_evenly(lopsided: WindowSet) -> None:
+    drawn = EvenSampler(lopsided, np.arange(len(lopsided)), 0).draw(0, 40_000)
+    labels, wearers = lopsided.labels[drawn], lopsided.wearers[drawn]
+    kinds = np.unique(lopsided.labels)
+    assert kinds.tolist() == [-1, 0, 1, 2]
+    for label in kinds:
+        assert np.mean(labels == label) == pytest.approx(1 / 4, abs=0.01)
+        own = np.unique(lopsided.wearers[lopsided.labels == label])
+        for wearer in own:
+            assert np.mean(wearers[labels == label] == wearer) == pytest.approx(1 / len(own), abs=0.02)
+
+
+def test_every_window_of_a_cell_can_be_drawn_and_no_other(lopsided: WindowSet) -> None:
+    which = np.flatnonzero(lopsided.labels == 1)[::-1]
+    assert set(EvenSampler(lopsided, which, 0).draw(0, 4000).tolist()) == set(which.tolist())
+
+
+def test_draw_depends_on_seed_and_step_alone(people: WindowSet) -> None:
+    which = np.arange(len(people))
+    one, two, other = EvenSampler(people, which, 3), EvenSampler(people, which, 3), EvenSampler(people, which, 4)
+    one.draw(0, 7)
+    np.testing.assert_array_equal(one.draw(5, 64), two.draw(5, 64))
+    assert not np.array_equal(one.draw(5, 64), one.draw(6, 64))
+    assert not np.array_equal(one.draw(5, 64), other.draw(5, 64))
+
+
+def test_nothing_to_draw_from_is_one_line(people: WindowSet) -> None:
+    with pytest.raises(EdgeError, match="No window to train on"):
+        EvenSampler(people, np.zeros(0, np.int64), 0)
+
+
+@given(step=st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_shifted_windows_stay_in_their_segment_and_label(people: WindowSet, step: int) -> None:
+    which = np.arange(len(people))
+    whole = people.chain.normalised(people.signal)
+    x = emg_batch(people, which, step, 0, shifted=True).numpy()
+    moved = 0
+    for window, start in enumerate(people.starts):
+        shifts = [
+            shift
+            for shift in range(min(int(people.slack[window]), people.chain.hop - 1) + 1)
+            if np.array_equal(whole[start + shift : start + shift + people.chain.window], x[window])
+        ]
+        assert len(shifts) == 1
+        moved += shifts[0] > 0
+    assert moved > len(which) / 4
+    still = emg_batch(people, which, step, 0, shifted=False).numpy()
+    np.testing.assert_array_equal(still, people.inputs(which))
+
+
+def test_augmentation_that_is_off_changes_nothing() -> None:
+    x = torch.randn(5, 7, 3)
+    torch.testing.assert_close(augmented(x, STILL, raw=True), x, rtol=0, atol=0)
+
+
+def test_gains_act_on_raw_samples_only() -> None:
+    plan = TrainPlan(gain_jitter=0.5, channel_jitter=0.1, noise=0.0, channel_drop=0.0)
+    x = torch.randn(64, 20, 3)
+    torch.testing.assert_close(augmented(x, plan, raw=False), x, rtol=0, atol=0)
+    ratio = (augmented(x, plan, raw=True) / x).log()
+    assert ratio.std(dim=1).max() < 1e-3  # one gain per window and channel
+    assert 0.3 < ratio[:, 0].mean(dim=1).std() < 0.7
+
+
+def test_dropped_channels_are_silent_for_the_whole_window() -> None:
+    plan = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, noise=0.0, channel_drop=0.25)
+    x = torch.rand(400, 6, 8) + 1
+    silent = augmented(x, plan, raw=True) == 0
+    assert torch.equal(silent.all(dim=1), silent.any(dim=1))
+    assert silent.float().mean().item() == pytest.approx(0.25, abs=0.05)
