@@ -6,6 +6,7 @@ samples and filter coefficients (`SignalChain`), which is what travels inside ev
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -129,7 +130,7 @@ class SignalChain:
             return ordered
         out = np.empty_like(ordered)
         edges = [0, *(int(b) for b in (breaks if breaks is not None else ()) if 0 < b < len(emg)), len(emg)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in itertools.pairwise(edges):
             state = filters.state_for(self.sections, ordered[start])
             out[start:stop] = filters.run(self.sections, ordered[start:stop], state)
         return out

@@ -156,7 +156,9 @@ def cut_windows(
     largest = max(bands.values(), key=lambda band: band.samples / band.first.rate_hz)
     for band in bands.values():
         if band is not largest:
-            largest.problems.append(Problem(band.first.source, None, f"{band.name}, most have {largest.name}: left out"))
+            largest.problems.append(
+                Problem(band.first.source, None, f"{band.name}, most have {largest.name}: left out")
+            )
     return largest.windows()
 
 

@@ -19,7 +19,7 @@ class TeacherShape:
 
     Attributes:
         steps, columns: input of the EMG tower. patch: time steps in a patch. frames: pose frames in a window.
-        gestures: rows of the label head, 0 for none.
+        gestures: rows of the label head; 0 for recordings without labels, whose one row is never trained.
     """
 
     steps: int
@@ -142,7 +142,7 @@ class Teacher(nn.Module):
             shape.queries, shape.pose_width, shape.emg_width, shape.query_blocks, shape.heads, shape.dropout
         )
         self.project = nn.Linear(shape.pose_width, shape.embedding)
-        self.labels = nn.Linear(shape.embedding, shape.gestures)
+        self.labels = nn.Linear(shape.embedding, max(1, shape.gestures))
 
     def queries(self, x: Tensor) -> Tensor:
         """EMG `[batch, steps, columns]` to query embeddings `[batch, queries, embedding]`."""

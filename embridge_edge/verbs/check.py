@@ -256,7 +256,13 @@ def command(
 ) -> None:
     """Say how good ARTIFACT is: a checkpoint, a bundle, a .tflite or an .onnx file."""
     report = check(
-        artifact, data,
-        split=split, against=against, layers=layers, format=format, seed=common.seed, progress=common.progress,
-    )  # fmt: skip
+        artifact,
+        data,
+        split=split,
+        against=against,
+        layers=layers,
+        format=format,
+        seed=common.seed,
+        progress=common.progress,
+    )
     show(report, common)

@@ -14,12 +14,13 @@ import click
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json, written_by_rename
 from embridge_edge.errors import EdgeError, GateMissed
 from embridge_edge.hardware.host import usable_cores
+from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, Recipe, find_recipe
 from embridge_edge.verbs.judging import CHAIN, Division, Work, do_all, judgement_of
 from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
-from embridge_edge.verbs.options import Common, common_options, show
-from embridge_edge.verbs.workspace import Workspace, fingerprint
+from embridge_edge.verbs.options import Common, common_options, recipe_options, show
+from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
 
 if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
@@ -83,9 +84,9 @@ def deploy(
         raise EdgeError(
             f"{out} holds something that deploy did not write; choose another --out, or use it with --force."
         )
-    stamp = fingerprint(data) if not out.resolve().is_relative_to(data.resolve()) else ""
-    if not stamp:
-        raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
+    refuse_inside(out, data)
+    find_target(plan.target)
+    stamp = fingerprint(data, format)
     workspace = Workspace(out / WORK, progress)
     windows, key = _windows(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
@@ -166,6 +167,8 @@ def _divisions(windows: WindowSet, plan: Recipe, checkpoint: Path | None) -> lis
             )
         names = [trained]
     counts = {name: len(make_splits(windows, name, plan.evaluate.folds)) for name in names}
+    if checkpoint is not None:  # it has seen the test side of every fold but the first
+        counts = dict.fromkeys(names, 1)
     return [
         Division(name, fold, several=counts[name] > 1, primary=place == 0 and fold == 0)
         for place, name in enumerate(names)
@@ -266,11 +269,8 @@ def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, stamp: str, s
 
 
 @click.command("deploy")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
-@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@recipe_options
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A teacher to start from instead of training one.")
-@click.option("--format", help="Name of a format, or a description file.")
 @common_options
 def command(data: Path, recipe: str, out: Path, checkpoint: Path | None, format: str | None, common: Common) -> None:
     """Do all of it for a target, with gates: recordings to a checked bundle.
@@ -278,12 +278,20 @@ def command(data: Path, recipe: str, out: Path, checkpoint: Path | None, format:
     Steps whose inputs did not change are not run again, and an interrupted one goes on where it stopped.
     """
     report = deploy(
-        data, recipe, out,
-        checkpoint=checkpoint, format=format, seed=common.seed, force=common.force, progress=common.progress,
-    )  # fmt: skip
+        data,
+        recipe,
+        out,
+        checkpoint=checkpoint,
+        format=format,
+        seed=common.seed,
+        force=common.force,
+        progress=common.progress,
+    )
     show(report, common)
     if not report.ok:
-        missed = "; ".join(f"{gate['what']}: {gate['value']} against {gate['limit']}" for gate in report.missed)
+        missed = "; ".join(
+            f"{gate['name']} ({gate['what']}) is {gate['value']} against {gate['limit']}" for gate in report.missed
+        )
         raise GateMissed(
             f"{len(report.missed)} gates missed: {missed}. The bundle is written; read {out / 'report.html'}."
         )

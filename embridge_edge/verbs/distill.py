@@ -11,7 +11,7 @@ import click
 from embridge_edge import __version__
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import find_recipe
-from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,26 @@ def distill(
     from embridge_edge.model.student import StudentShape
     from embridge_edge.verbs.train import forget
     from embridge_edge.verbs.workflow import choose_split, distill_checkpoint, job_for, read_windows
-    from embridge_edge.verbs.workspace import fingerprint
+    from embridge_edge.verbs.workspace import fingerprint, refuse_inside
 
     plan = find_recipe(recipe)
     refuse_existing(out, force)
+    refuse_inside(out, data)
     master = load_checkpoint(teacher)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)
     state = out.parent / f".{out.name}.unfinished"
     parent = sha256_of_file(teacher / "model.safetensors")
     student = distill_checkpoint(
-        job, master, plan,
-        seed=seed, state=state, state_key=key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed), parents=[parent], progress=progress,
-    )  # fmt: skip
+        job,
+        master,
+        plan,
+        seed=seed,
+        state=state,
+        state_key=key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed),
+        parents=[parent],
+        progress=progress,
+    )
     save_checkpoint(student, out)
     forget(state)
     shape = StudentShape.from_dict(student.shape)
@@ -90,10 +97,7 @@ def distill(
 
 @click.command("distill")
 @click.argument("teacher", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
-@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the student's checkpoint.")
-@click.option("--format", help="Name of a format, or a description file.")
+@recipe_options
 @common_options
 def command(teacher: Path, data: Path, recipe: str, out: Path, format: str | None, common: Common) -> None:
     """Distil TEACHER, a checkpoint folder, into a student for a microcontroller."""

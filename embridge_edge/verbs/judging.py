@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -70,12 +71,14 @@ class Work:
         """Do it; returns the minutes of its steps."""
         from embridge_edge.learning.splits import make_splits
         from embridge_edge.learning.windows import WindowSet
-        from embridge_edge.verbs.workflow import job_for
+        from embridge_edge.model.checkpoint import load_checkpoint
+        from embridge_edge.verbs.workflow import job_for, refuse_leak, refuse_nothing_to_judge
 
         workspace = Workspace(self.folder, self.progress)
         windows = WindowSet.load(self.folder / "windows")
         split = make_splits(windows, self.division.split, self.recipe.evaluate.folds)[self.division.fold]
         job = job_for(windows, split, self.recipe)
+        refuse_nothing_to_judge(job)
         asked = self.recipe.to_dict()
         plans = {
             "teacher": [asked["teacher"], asked["train"]],
@@ -87,13 +90,15 @@ class Work:
         inputs: list[Any] = [
             self.key,
             self.division.tag,
+            hashlib.sha256(split.train.tobytes() + split.test.tobytes()).hexdigest(),
             share,
             self.seed,
             asked["windows"],
             asked["evaluate"]["probe_windows"],
         ]
         if self.given is not None:
-            inputs.append(sha256_of_file(self.given / "model.safetensors"))
+            refuse_leak(dict(load_checkpoint(self.given).provenance), windows, split)
+            inputs += [sha256_of_file(self.given / name) for name in ("model.safetensors", "model.json")]
         if self.kinds[0] == "teacher":
             workspace.step(f"{self.division.tag}.baselines", inputs, _baselines(job, self.division.split, self.seed))
         for kind in self.kinds:
@@ -226,7 +231,9 @@ def judgement_of(
 
     name = divisions[0].split
     kinds = ("baselines", "supervised.heard", "teacher.heard", "student.heard", "int8.heard")
-    folders = [folder for kind in kinds for one in divisions if (folder := one.folder(workspace, kind)).is_dir()]
+    # What an earlier run under another recipe has left behind is not part of this one.
+    made = [(kind, one) for kind in kinds for one in divisions if kind != "supervised.heard" or one.primary]
+    folders = [folder for kind, one in made if (folder := one.folder(workspace, kind)).is_dir()]
 
     def make(folder: Path) -> None:
         by_model: dict[str, list[Answers]] = {}

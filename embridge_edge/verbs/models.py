@@ -89,8 +89,15 @@ def _from_checkpoint(path: Path) -> OpenModel:
             return np.concatenate([network(part).numpy() for part in torch.from_numpy(inputs).split(2048)])
 
     return OpenModel(
-        checkpoint.kind, path, checkpoint.chain.input_shape, embed, checkpoint.chain, checkpoint.gestures, checkpoint.heads, checkpoint.provenance
-    )  # fmt: skip
+        checkpoint.kind,
+        path,
+        checkpoint.chain.input_shape,
+        embed,
+        checkpoint.chain,
+        checkpoint.gestures,
+        checkpoint.heads,
+        checkpoint.provenance,
+    )
 
 
 def _from_artifact(path: Path) -> OpenModel:

@@ -56,6 +56,20 @@ def common_options(function: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what every verb takes that goes from recordings to an artifact: `--data --recipe --out --format`."""
+    for option in (
+        click.option("--format", help="Name of a format, or a description file; by default recognised by content."),
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the result."),
+        click.option("--recipe", required=True, help="Name of a recipe, or a recipe file."),
+        click.option(
+            "--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def show(report: Report, common: Common) -> None:
     """Print a report on stdout, as text or as one JSON object."""
     click.echo(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())

@@ -10,7 +10,7 @@ import click
 
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe, find_recipe
-from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
 
 if TYPE_CHECKING:
     from embridge_edge.export.quantized import QuantizedModel
@@ -63,9 +63,11 @@ def quantize(
     from embridge_edge.export.reading import read_artifact
     from embridge_edge.model.checkpoint import load_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows
+    from embridge_edge.verbs.workspace import refuse_inside
 
     plan = find_recipe(recipe)
     refuse_existing(out, force)
+    refuse_inside(out, data)
     checkpoint = load_checkpoint(student)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
@@ -104,10 +106,7 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
 
 @click.command("quantize")
 @click.argument("student", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
-@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the quantized model.")
-@click.option("--format", help="Name of a format, or a description file.")
+@recipe_options
 @common_options
 def command(student: Path, data: Path, recipe: str, out: Path, format: str | None, common: Common) -> None:
     """Quantize STUDENT, a checkpoint folder, to int8."""

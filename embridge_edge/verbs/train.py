@@ -12,7 +12,7 @@ from embridge_edge import __version__
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, find_recipe
-from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,11 @@ def train(
     from embridge_edge.learning.loop import key_of
     from embridge_edge.model.checkpoint import save_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, train_checkpoint
-    from embridge_edge.verbs.workspace import fingerprint
+    from embridge_edge.verbs.workspace import fingerprint, refuse_inside
 
     plan = find_recipe(recipe)
     refuse_existing(out, force)
+    refuse_inside(out, data)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, split, plan), plan)
     if supervised and not len(windows.gestures):
@@ -80,8 +81,16 @@ def train(
     key = key_of(__version__, stamp, plan.to_dict(), split, seed, supervised)
     name = "supervised" if supervised else "teacher"
     checkpoint = train_checkpoint(
-        job, plan, seed=seed, supervised=supervised, state=state, state_key=key, parents=[stamp], progress=progress, name=name
-    )  # fmt: skip
+        job,
+        plan,
+        seed=seed,
+        supervised=supervised,
+        state=state,
+        state_key=key,
+        parents=[stamp],
+        progress=progress,
+        name=name,
+    )
     save_checkpoint(checkpoint, out)
     forget(state)
     return TrainReport(
@@ -108,13 +117,10 @@ def _spelled(resolved: Any) -> str:
 
 
 @click.command("train")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="A recording, an archive or a folder.")
-@click.option("--recipe", required=True, help="Name of a recipe, or a recipe file.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the checkpoint.")
+@recipe_options
 @click.option(
     "--split", type=click.Choice([*SPLITS, "none"]), help="What to keep for testing; by default what the data allow."
 )
-@click.option("--format", help="Name of a format, or a description file.")
 @click.option("--supervised", is_flag=True, help="Train the same network on labels alone, for comparison.")
 @common_options
 def command(
@@ -122,7 +128,14 @@ def command(
 ) -> None:
     """Train the EMBridge teacher on recordings."""
     report = train(
-        data, recipe, out,
-        split=split, format=format, supervised=supervised, seed=common.seed, force=common.force, progress=common.progress,
-    )  # fmt: skip
+        data,
+        recipe,
+        out,
+        split=split,
+        format=format,
+        supervised=supervised,
+        seed=common.seed,
+        force=common.force,
+        progress=common.progress,
+    )
     show(report, common)

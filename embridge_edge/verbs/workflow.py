@@ -28,7 +28,19 @@ if TYPE_CHECKING:
     Index = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
 
-_VERSIONED = ("numpy", "numba", "scipy", "torch", "scikit-learn", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "onnx", "onnxruntime", "tflite-micro")  # fmt: skip
+_VERSIONED = (
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "litert-torch",
+    "numba",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "scikit-learn",
+    "scipy",
+    "tflite-micro",
+    "torch",
+)
 
 NORMALISATION_WINDOWS = 20_000
 
@@ -73,7 +85,9 @@ def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progr
     from embridge_edge.recordings.loading import read_recordings
 
     library = read_library()
-    windows = cut_windows(read_recordings(data, format, progress, several_devices=True), recipe.chain, recipe.windows, library)
+    windows = cut_windows(
+        read_recordings(data, format, progress, several_devices=True), recipe.chain, recipe.windows, library
+    )
     if not windows.tracked:
         for gesture in windows.gestures:
             if library.pose(gesture) is None:
@@ -137,8 +151,17 @@ def train_checkpoint(
         plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
     shape = teacher_shape(job.windows, recipe.teacher)
     network = train_teacher(
-        job.windows, job.train, shape, plan, job.library, seed=seed, state=state, state_key=state_key, progress=progress, name=name
-    )  # fmt: skip
+        job.windows,
+        job.train,
+        shape,
+        plan,
+        job.library,
+        seed=seed,
+        state=state,
+        state_key=state_key,
+        progress=progress,
+        name=name,
+    )
     poses = None if supervised else pose_embeddings(network, job.library, job.windows.gestures)
     heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
     return Checkpoint(
@@ -187,9 +210,19 @@ def distill_checkpoint(
     lesson = teach(master, job.windows, job.train, plan.teacher_windows, seed, progress)
     shape = student_shape(job.windows, recipe.student, master.shape.embedding)
     network = distill_student(
-        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature,
-        seed=seed, state=state, state_key=state_key, progress=progress, name=name,
-    )  # fmt: skip
+        job.windows,
+        job.train,
+        lesson,
+        master,
+        shape,
+        plan,
+        recipe.train.temperature,
+        seed=seed,
+        state=state,
+        state_key=state_key,
+        progress=progress,
+        name=name,
+    )
     poses = pose_embeddings(master, job.library, job.windows.gestures)
     heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
     origin = provenance(job, recipe, seed, parents)

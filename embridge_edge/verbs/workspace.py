@@ -66,6 +66,16 @@ def _key_in(file: Path) -> object:
         return None
 
 
+def refuse_inside(out: Path, data: Path) -> None:
+    """Refuse to write among the recordings: the next run would read what this one wrote.
+
+    Raises:
+        EdgeError: `out` is `data` or lies inside it.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
+
+
 def fingerprint(data: Path, format: str | None = None) -> str:
     """Stands for the files below `data`: their relative names, sizes and times of change.
 

@@ -101,7 +101,8 @@ def test_silent_row_and_unknown_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [{"rows": [[300]]}, {"rows": [["x"]]}, {"scale": None}, {"names": None}, {"rows": [[1, 2]]}, {"kind": "svm"}]
+    "damage",
+    [{"rows": [[300]]}, {"rows": [["x"]]}, {"scale": None}, {"names": None}, {"rows": [[1, 2]]}, {"kind": "svm"}],
 )
 def test_damaged_head_is_one_line(damage: dict[str, object]) -> None:
     sound = make_head("linear", ["a", "b"], np.ones((2, 3), np.float32), np.zeros(2, np.float32)).to_dict()

@@ -80,9 +80,7 @@ def test_wearer_folds_partition_the_people_whatever_the_order_of_reading(
         for split in splits:
             assert (split.train == ~split.test).all()
             assert_apart(windows, split)
-        by_order.append(
-            [{windows.wearer_names[i] for i in np.unique(windows.wearers[split.test])} for split in splits]
-        )
+        by_order.append([{windows.wearer_names[i] for i in np.unique(windows.wearers[split.test])} for split in splits])
     assert by_order[0] == by_order[1]
 
 
@@ -111,7 +109,9 @@ def test_last_session_is_the_last_day_where_days_are_known(
     assert {windows.session_names[i] for i in np.unique(windows.sessions[split.test])} == {"a/x"}
 
 
-def test_wearer_with_one_session_only_trains(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
+def test_wearer_with_one_session_only_trains(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
     windows = cut([recording("a", "1"), recording("a", "2"), recording("b", "1")])
     (split,) = make_splits(windows, "session")
     assert split.train[windows.wearers == 1].all()
@@ -142,7 +142,9 @@ def test_day_split_tests_later_days_of_each_wearer_and_leaves_unknown_ones_out(
 def test_day_split_needs_a_second_day_of_one_wearer(
     recording: Callable[..., Recording], cut: Callable[..., WindowSet], days: tuple[int | None, int | None]
 ) -> None:
-    windows = cut([recording("a", "1", day=days[0]), recording("a", "2", day=days[1]), recording("b", "1", day=days[0])])
+    windows = cut(
+        [recording("a", "1", day=days[0]), recording("a", "2", day=days[1]), recording("b", "1", day=days[0])]
+    )
     with pytest.raises(EdgeError, match="second day"):
         make_splits(windows, "day")
     assert possible_splits(windows)[0] == "session"

@@ -125,7 +125,11 @@ def test_pose_track_fits_every_window_of_a_padded_segment(
     assert poses.shape == (len(windows), WINDOW // HOP, len(POSE))
     assert np.isfinite(poses).all()
     first, second = poses[windows.sessions == 0], poses[windows.sessions == 1]
-    assert len(np.unique(first.reshape(-1, len(POSE)), axis=0)) == len(np.unique(second.reshape(-1, len(POSE)), axis=0)) == 1
+    assert (
+        len(np.unique(first.reshape(-1, len(POSE)), axis=0))
+        == len(np.unique(second.reshape(-1, len(POSE)), axis=0))
+        == 1
+    )
     assert not np.allclose(first[0, 0], second[0, 0])
 
 
