@@ -25,7 +25,7 @@ def written_by_rename(path: Path) -> Iterator[Path]:
     Raises:
         EdgeError: the folder cannot be written to, or the disk is full.
     """
-    temporary = Path()
+    temporary, made = Path(), _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -39,6 +39,7 @@ def written_by_rename(path: Path) -> Iterator[Path]:
     finally:
         if temporary.name and temporary.exists():
             temporary.unlink()
+        _remove_empty(made)
 
 
 @contextlib.contextmanager
@@ -48,20 +49,36 @@ def folder_written_by_rename(path: Path) -> Iterator[Path]:
     Raises:
         EdgeError: the parent folder cannot be written to, or the disk is full.
     """
-    temporary = Path()
+    temporary, made = Path(), _missing_parents(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # two renames, so that the old one is there until the new one is
+            path.replace(temporary.with_name(temporary.name + ".old"))
         temporary.replace(path)
     except Exception as error:
         raise _unwritable(error, path, temporary) or error from None
     finally:
         if temporary.name:
+            old = temporary.with_name(temporary.name + ".old")
+            if old.is_dir() and not path.exists():
+                old.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+def _remove_empty(made: list[Path]) -> None:
+    """Remove the folders that were made for a file that did not come to be, deepest first."""
+    for folder in made:
+        with contextlib.suppress(OSError):  # in use, or never made
+            folder.rmdir()
 
 
 # What safetensors (a class of its own) and numpy (an OSError without a number) say where the disk is full.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embridge_edge.artifacts import sha256_of
 from embridge_edge.errors import EdgeError
@@ -94,7 +94,7 @@ class Augmentation:
 
     gain_jitter: float = 0.2
     channel_jitter: float = 0.3
-    rotation: float = 0.3
+    rotation: float = 0.4
     noise: float = 0.0
     channel_drop: float = 0.0
     time_shift: bool = True
@@ -179,7 +179,7 @@ class QuantizePlan:
     """Post-training quantization: how many calibration windows, which ranges."""
 
     windows: int = 512
-    observer: str = "minmax"
+    observer: Literal["minmax", "moving_average"] = "minmax"
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "windows")
@@ -278,12 +278,14 @@ def find_recipe(name: str) -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise EdgeError(f"Recipe {place} is not valid TOML: {error}.") from None
-    return _build(Recipe, table, f"Recipe {place}")
+    recipe: Recipe = _build(Recipe, table, f"Recipe {place}")
+    return recipe
 
 
 def recipe_from_dict(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.to_dict` stored in an artifact."""
-    return _build(Recipe, stored, "The stored recipe")
+    recipe: Recipe = _build(Recipe, stored, "The stored recipe")
+    return recipe
 
 
 def _build(kind: type[Any], table: object, place: str) -> Any:
@@ -309,6 +311,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
+        if typing.get_origin(option) is Literal and isinstance(value, str):
+            return value  # the plan says which there are
         if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if option in (int, str, bool) and type(value) is option:

@@ -87,7 +87,7 @@ BASE = 'name = "mine"\ntarget = "nrf52840"\n'
     ("text", "says"),
     [
         (BASE + "colour = 1", "unknown key 'colour'; choose from name, target, chain"),
-        (BASE + "[train]\nstep = 1", "train: unknown key 'step'; choose from pose_steps"),
+        (BASE + "[train]\nstep = 1", "train: unknown key 'step'; choose from gain_jitter, .*pose_steps"),
         (BASE + "[train]\nsteps = 1.5", "train, steps: 1.5 is not of type int"),
         (BASE + "[train]\nsteps = true", "True is not of type int"),
         (BASE + "[train]\nbest_query = 1", "1 is not of type bool"),

@@ -150,7 +150,7 @@ class SignalChain:
         """`inputs` before normalisation: raw samples or features, float32 `[n, steps, columns]`."""
         windows = signal[starts[:, None] + np.arange(self.window)[None, :]]
         if not self.features:
-            return windows
+            return np.asarray(windows)
         from embridge_edge.features.time_domain import extract
 
         frames = windows[:, : self.steps * self.frame].reshape(len(starts) * self.steps, self.frame, len(self.channels))
@@ -193,7 +193,7 @@ class SignalChain:
         if set(stored) != names:
             wrong = sorted(set(stored) ^ names)[0]
             raise EdgeError(f"The stored signal chain has no or an unknown field {wrong!r}; make the artifact again.")
-        as_tuple = {
+        as_tuple: dict[str, Any] = {
             key: tuple(tuple(item) if isinstance(item, list) else item for item in value)
             if isinstance(value, list)
             else value

@@ -14,7 +14,8 @@ def same_poses(poses: Tensor) -> Tensor:
     """Which pairs of windows have the same pose, bool `[n, n]`, from pose tracks `[n, frames, 23]` in radians."""
     steps = torch.nan_to_num(poses.flatten(1) / SAME_POSE_RAD, nan=1e6).round()
     _, kind = torch.unique(steps, dim=0, return_inverse=True)
-    return kind[:, None] == kind[None]
+    same: Tensor = kind[:, None] == kind[None]
+    return same
 
 
 def info_nce(emg: Tensor, pose: Tensor, same: Tensor, temperature: float) -> Tensor:

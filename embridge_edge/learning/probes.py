@@ -32,7 +32,7 @@ def linear_head(embeddings: Floats, labels: Index, gestures: tuple[str, ...]) ->
 
 def pose_head(pose_embeddings: Floats, gestures: tuple[str, ...]) -> Head | None:
     """Zero-shot rows: the pose tower's embedding of each gesture that has a pose; None where none has one."""
-    known = np.isfinite(pose_embeddings).all(axis=1)
+    known = np.asarray(np.isfinite(pose_embeddings).all(axis=1))
     if not known.any():
         return None
     names = tuple(name for name, has in zip(gestures, known, strict=True) if has)

@@ -43,7 +43,7 @@ class Head:
 
     def decide(self, embedding: Rows) -> npt.NDArray[np.int64]:
         """Index into `names` of the winner, int64 `[n]`."""
-        return np.argmax(self.scores(embedding), axis=1)
+        return np.asarray(np.argmax(self.scores(embedding), axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         return {

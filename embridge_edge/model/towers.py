@@ -55,7 +55,8 @@ class EmgTower(nn.Module):
         patches = self.patches(x)
         embedded = torch.where(hidden[..., None], self.hidden, self.embed(patches)) + self.position
         error = (self.decoder(self.encoder(embedded)) - patches).square().mean(dim=-1)
-        return (error * hidden).sum() / hidden.sum().clamp(min=1)
+        mean: Tensor = (error * hidden).sum() / hidden.sum().clamp(min=1)
+        return mean
 
 
 class PoseTower(nn.Module):
@@ -93,7 +94,7 @@ class PoseTower(nn.Module):
     def fit_projection(self, poses: Tensor) -> None:
         """Set mean and directions (whitened principal components, largest first) from training poses `[n, frames, 23]`."""
         with torch.no_grad():
-            pooled = torch.cat([self.tokens(part).mean(dim=1) for part in poses.split(4096)])
+            pooled = torch.cat([self.tokens(part).mean(dim=1) for part in torch.split(poses, 4096)])
             self.mean.copy_(pooled.mean(dim=0))
             _, spreads, rows = torch.linalg.svd((pooled - self.mean).double(), full_matrices=False)
             variances = spreads.square()[: self.embedding]
@@ -110,7 +111,8 @@ class PoseTower(nn.Module):
         embedded = torch.where(hidden[..., None], self.hidden, self._embedded(pose)) + self.position
         known = torch.isfinite(pose) & hidden[..., None]
         error = (self.decoder(self.encoder(embedded)) - torch.nan_to_num(pose)).square()
-        return (error * known).sum() / known.sum().clamp(min=1)
+        mean: Tensor = (error * known).sum() / known.sum().clamp(min=1)
+        return mean
 
     def _embedded(self, pose: Tensor) -> Tensor:
         known = torch.isfinite(pose)

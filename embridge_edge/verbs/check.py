@@ -189,9 +189,9 @@ def _compare(model: OpenModel, other: OpenModel, inputs: Floats | None, seed: in
     from embridge_edge.learning.scores import mean_removed_error
 
     if model.input_shape != other.input_shape:
-        mine, its = (" × ".join(str(size) for size in shape) for shape in (model.input_shape, other.input_shape))
+        one, two = (" × ".join(str(size) for size in shape) for shape in (model.input_shape, other.input_shape))
         raise EdgeError(
-            f"{model.path} takes {mine}, {other.path} takes {its}; only models of one input can be compared."
+            f"{model.path} takes {one}, {other.path} takes {two}; only models of one input can be compared."
         )
     windows = _some(inputs, model, NOISE_WINDOWS if inputs is None else len(inputs), seed)
     mine, its = model.embed(windows), other.embed(windows)

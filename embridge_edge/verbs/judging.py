@@ -116,7 +116,7 @@ class Work:
 
         plan, name = self.recipe, f"{self.division.tag} {kind}"
         state = workspace.state(f"{self.division.tag}.{kind}")
-        common = {
+        common: dict[str, Any] = {
             "seed": self.seed,
             "share": share,
             "state": state,

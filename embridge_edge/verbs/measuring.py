@@ -51,7 +51,8 @@ def parity(
 
     path = division.folder(workspace, "int8") / "student_int8.tflite"
     model, about = open_model(path), read_artifact(path)
-    assert about.output_scale is not None and about.output_zero_point is not None  # noqa: S101 (int8 has both)
+    scale, zero_point = about.output_scale, about.output_zero_point
+    assert scale is not None and zero_point is not None  # noqa: S101 (int8 has both)
     inputs = _test_inputs(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
     head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
     outputs = {
@@ -61,7 +62,7 @@ def parity(
     reference = outputs["litert-ref"]
 
     def decided(raw: Any) -> Any:
-        return head.decide(dequantize_values(raw, about.output_scale, about.output_zero_point)) if head else None
+        return head.decide(dequantize_values(raw, scale, zero_point)) if head else None
 
     rows = []
     for runtime in ("tflm", "litert"):
@@ -214,7 +215,7 @@ def gates(plan: Recipe, report: dict[str, Any], split: str) -> list[dict[str, An
     floats = next((row["float_ops"] for row in report["artifacts"] if row["path"] == "student_int8.tflite"), None)
     gate("tflite_bytes", "bytes of the int8 .tflite", limits.tflite_bytes, size)
     gate("float_ops", "float ops in the int8 .tflite", 0, floats)
-    tflm = next((row for row in report["parity"] if row["other"] == "tflm"), {})
+    tflm: dict[str, Any] = next((row for row in report["parity"] if row["other"] == "tflm"), {})
     gate(
         "parity_max_steps",
         "largest difference of TFLM from LiteRT's reference, steps",

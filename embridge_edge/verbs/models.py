@@ -86,7 +86,7 @@ def _from_checkpoint(path: Path) -> OpenModel:
         import torch
 
         with torch.inference_mode():
-            return np.concatenate([network(part).numpy() for part in torch.from_numpy(inputs).split(2048)])
+            return np.concatenate([network(part).numpy() for part in torch.split(torch.from_numpy(inputs), 2048)])
 
     return OpenModel(
         checkpoint.kind,
@@ -112,7 +112,7 @@ def _from_artifact(path: Path) -> OpenModel:
 
     def embed(inputs: Floats) -> Floats:
         result = run_tflite(content, inputs) if artifact.kind == "tflite" else run_onnx(content, inputs)
-        return result.reshape(len(inputs), -1)  # type: ignore[no-any-return]
+        return result.reshape(len(inputs), -1)
 
     runtime = "" if artifact.kind == "tflite" and int8 else f"_{artifact.kind}"
     return OpenModel(

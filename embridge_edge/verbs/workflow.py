@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
+    from embridge_edge.model.head import Head
 
     Index = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
@@ -268,11 +269,12 @@ def _shorter(plan: Any, share: float) -> Any:
     return replace(plan, **{name: max(min(1, count), round(count * share)) for name, count in steps.items()})
 
 
-def _heads(job: Job, recipe: Recipe, embedded: Any, poses: Floats | None, seed: int) -> tuple[Any, ...]:
+def _heads(job: Job, recipe: Recipe, embedded: Any, poses: Floats | None, seed: int) -> tuple[Head, ...]:
     """Linear probe, pose rows and pose read-out, as far as the data allow."""
     from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head
 
-    windows, heads = job.windows, []
+    windows = job.windows
+    heads: list[Head | None] = []
     labelled = job.train[windows.labels[job.train] >= 0]
     if len(labelled):
         chosen = probe_windows(windows, labelled, recipe.evaluate.probe_windows, seed)

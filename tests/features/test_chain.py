@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -43,7 +44,7 @@ def offline(chain: SignalChain, emg: np.ndarray, breaks: list[int]) -> list[np.n
     signal = chain.filtered(emg, np.array(breaks, np.int64))
     edges = [0, *breaks, len(emg)]
     found = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         starts = np.arange(start, stop - chain.window + 1, chain.hop)
         found.append(chain.inputs(signal, starts))
     return found
@@ -66,7 +67,7 @@ def test_interruptions_equal_breaks(chain: SignalChain, breaks: set[int], every:
     emg = np.random.default_rng(1).standard_normal((400, 4)).astype(np.float32)
     stream, parts = Stream(chain), []
     edges = [0, *sorted(breaks), 400]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         stream.interrupted()
         parts += [stream.push(emg[at : min(at + every, stop)]) for at in range(start, stop, every)]
     np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(offline(chain, emg, sorted(breaks))))

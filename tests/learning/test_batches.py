@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
+from embridge_edge.learning.batches import EvenSampler, _rotations, augmented, emg_batch
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.recipe import TrainPlan
 from embridge_edge.recordings.recording import Recording
 
-STILL = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, noise=0.0, channel_drop=0.0)
+STILL = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, rotation=0.0, noise=0.0, channel_drop=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_augmentation_that_is_off_changes_nothing() -> None:
 
 
 def test_gains_act_on_raw_samples_only() -> None:
-    plan = TrainPlan(gain_jitter=0.5, channel_jitter=0.1, noise=0.0, channel_drop=0.0)
+    plan = replace(STILL, gain_jitter=0.5, channel_jitter=0.1)
     x = torch.randn(64, 20, 3)
     torch.testing.assert_close(augmented(x, plan, raw=False), x, rtol=0, atol=0)
     ratio = (augmented(x, plan, raw=True) / x).log()
@@ -97,8 +98,32 @@ def test_gains_act_on_raw_samples_only() -> None:
 
 
 def test_dropped_channels_are_silent_for_the_whole_window() -> None:
-    plan = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, noise=0.0, channel_drop=0.25)
+    plan = replace(STILL, channel_drop=0.25)
     x = torch.rand(400, 6, 8) + 1
     silent = augmented(x, plan, raw=True) == 0
     assert torch.equal(silent.all(dim=1), silent.any(dim=1))
     assert silent.float().mean().item() == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("channels", [3, 8, 16])
+def test_rotation_by_whole_electrodes_is_a_roll(channels: int) -> None:
+    x = torch.randn(5, 11, channels)
+    shifts = torch.tensor([0.0, 1.0, -1.0, 3.0, float(channels)])
+    turned = torch.bmm(x, _rotations(shifts, channels))
+    for row, shift in enumerate(shifts.long().tolist()):
+        torch.testing.assert_close(turned[row], x[row].roll(shift, dims=-1), atol=1e-5, rtol=1e-4)
+
+
+def test_rotation_by_half_an_electrode_moves_a_smooth_ring_by_half_and_there_and_back_is_nothing() -> None:
+    angle = 2 * torch.pi * torch.arange(8) / 8
+    there = torch.cos(angle)[None, None] @ _rotations(torch.tensor([0.5]), 8)[0]
+    torch.testing.assert_close(there[0, 0], torch.cos(angle - torch.pi / 8), atol=1e-5, rtol=1e-4)
+    back = there @ _rotations(torch.tensor([-0.5]), 8)[0]
+    torch.testing.assert_close(back[0, 0], torch.cos(angle), atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_not_rotated() -> None:
+    x = torch.randn(4, 5, 8)
+    plan = replace(STILL, rotation=0.5)
+    torch.testing.assert_close(augmented(x, plan, raw=False), x, rtol=0, atol=0)
+    assert not torch.allclose(augmented(x, plan, raw=True), x)

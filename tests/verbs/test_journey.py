@@ -191,9 +191,6 @@ def test_whatever_was_made_can_be_checked(made: Path, data: Path, edge: Edge, wh
 def test_model_of_one_split_is_refused_another_that_it_has_seen(
     made: Path, data: Path, refused: Callable[..., str]
 ) -> None:
-    assert "has seen 3 of the test wearers" not in refused(
-        "check", made / "student", "--data", data, "--split", "day", "--seed", "x"
-    )
     line = refused("check", made / "student", "--data", data, "--split", "wearer")
     assert "was trained with --split session and has seen" in line
     assert "has seen" in refused("check", made / "int8", "--data", data, "--split", "repetition")
@@ -262,8 +259,8 @@ def test_layers_are_listed_worst_first(made: Path, data: Path, edge: Edge) -> No
     for what in ("files", "files/student_int8.tflite"):
         layers = edge("check", made / what, "--layers", "--data", data)["layers"]
         assert len(layers) >= 3
-        snr = [row["snr_db"] for row in layers]
-        assert snr == sorted(snr)
+        errors = [row["mean_removed_error"] for row in layers]
+        assert errors == sorted(errors, reverse=True)
     named = edge("check", made / "int8", "--layers", "--against", made / "files" / "student.tflite")
     assert named["layers"] and named["comparison"]
 
@@ -425,7 +422,7 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
         patch.setattr(loop, "SAVE_EVERY_S", -1.0)
         patch.setattr(loop.Schedule, "rate_at", stopping)
         assert run(arguments) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.strip().count("\n") == 0
     assert not out.exists()
     assert run(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]

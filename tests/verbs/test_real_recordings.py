@@ -88,7 +88,9 @@ def test_two_people_of_myo_readings_by_session(data: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.data
 def test_longterm_shift_from_the_first_day_to_the_others(data: Path, tmp_path: Path) -> None:
-    report = deployed(data / "longterm_shift" / "sub1.days1-10.tar.xz", brief(tmp_path, window_ms=200.0), tmp_path / "out")
+    report = deployed(
+        data / "longterm_shift" / "sub1.days1-10.tar.xz", brief(tmp_path, window_ms=200.0), tmp_path / "out"
+    )
     assert {r["split"] for r in report["results"]} == {"day"}
     assert value(report, "lda", "balanced_accuracy") > 0.3  # 22 motions: chance is .045
     assert value(report, "student_int8", "balanced_accuracy") > 0.15

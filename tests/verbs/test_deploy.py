@@ -1,0 +1,334 @@
+"""`deploy` on small recordings: a bundle whose manifest is true, that is made once, and that goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embridge_edge.artifacts import sha256_of_file
+from embridge_edge.cli import run
+from embridge_edge.recordings.emg2pose import write_emg2pose
+from embridge_edge.recordings.recording import Recording
+from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
+
+GESTURES = ("rest", "fist", "flexion")
+RECIPE = """
+name = "tiny"
+target = "nrf52840"
+[chain]
+window_ms = 200.0
+[teacher]
+emg_width = 16
+emg_blocks = 1
+pose_width = 16
+pose_blocks = 1
+query_blocks = 2
+queries = 4
+heads = 2
+embedding = 8
+[train]
+pose_steps = 20
+masked_steps = 10
+steps = 100
+batch = 32
+[student]
+widths = [16, 16]
+kernels = [3, 3]
+strides = [2, 1]
+queries = 2
+[distill]
+steps = 150
+batch = 32
+teacher_windows = 500
+[quantize]
+windows = 64
+[evaluate]
+splits = ["session", "wearer"]
+folds = 2
+parity_windows = 50
+[gates]
+class_flips = 0.5
+int8_loss = 0.5
+"""
+
+
+def recording(wearer: str, session: int) -> Recording:
+    """Three repetitions of three gestures, told apart by which channels are strong."""
+    labels = np.repeat(np.tile(np.arange(3), 3), 240).astype(np.int16)
+    rng = np.random.default_rng([ord(wearer), session])
+    strength = 1.0 + 4.0 * np.abs(np.sin(1.7 * (labels[:, None] + 2.0) * (1.0 + np.arange(4))))
+    return Recording(
+        emg=(strength * rng.standard_normal((len(labels), 4))).astype(np.float32),
+        rate_hz=200.0,
+        unit="V",
+        source=f"{wearer}{session}",
+        wearer=wearer,
+        session=str(session),
+        labels=labels,
+        gestures=GESTURES,
+        repetitions=np.repeat([1, 2, 3], 720).astype(np.int16),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("deploy") / "recordings"
+    write_emg2pose([recording(wearer, session) for wearer in "abc" for session in (1, 2)], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(data: Path) -> Path:
+    file = data.parent / "tiny.toml"
+    file.write_text(RECIPE)
+    return file
+
+
+def deploy(data: Path, recipe: Path, out: Path, *more: str) -> int:
+    return run(["deploy", "--data", str(data), "--recipe", str(recipe), "--out", str(out), "--quiet", *more])
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Path, recipe: Path) -> Path:
+    out = data.parent / "bundle"
+    assert deploy(data, recipe, out) == 0
+    return out
+
+
+@pytest.fixture
+def again(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may go on with."""
+    return Path(shutil.copytree(bundle, tmp_path / "bundle"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def ran(out: Path) -> set[str]:
+    """The steps that the last run did not take from an earlier one."""
+    return {row["step"] for row in read(out / "report.json")["minutes"] if not row["cached"]} - {"all"}
+
+
+@pytest.mark.slow
+def test_manifest_is_true(bundle: Path, data: Path) -> None:
+    manifest = read(bundle / "manifest.json")
+    files = manifest["files"]
+    assert {"path", "sha256", "kind", "parents"} == set(files[0])
+    listed = {row["path"] for row in files}
+    there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
+    assert listed == {name for name in there if not name.startswith("work/")} - {"manifest.json"}
+    hashes = {row["sha256"] for row in files} | {manifest["data_sha256"]}
+    for row in files:
+        assert sha256_of_file(bundle / row["path"]) == row["sha256"], row["path"]
+        assert row["parents"], row["path"]
+        assert set(row["parents"]) <= hashes, row["path"]
+    assert manifest["data_sha256"] == fingerprint(data)
+    assert manifest["seed"] == 0
+    assert manifest["recipe"]["name"] == "tiny"
+    assert {"torch", "numpy", "embridge-edge"} <= set(manifest["versions"])
+
+
+@pytest.mark.slow
+def test_report_holds_every_model_on_every_split(bundle: Path) -> None:
+    report = read(bundle / "report.json")
+    value = {(row["model"], row["split"], row["metric"]): row for row in report["results"]}
+    for split in ("session", "wearer"):
+        for model in ("lda", "teacher", "student", "student_int8"):
+            row = value[model, split, "balanced_accuracy"]
+            assert 0.3 < row["value"] <= 1
+            assert row["n_groups"] == 3
+    assert ("supervised", "session", "balanced_accuracy") in value
+    assert value["student_int8", "session", "class_flips"]["value"] < 0.2
+    assert value["student_int8", "session", "mean_removed_error"]["value"] < 0.5
+    assert all(gate["ok"] for gate in report["gates"])
+    tested = {row["wearer"] for row in report["per_wearer"] if (row["model"], row["split"]) == ("student", "wearer")}
+    assert tested == {"a", "b", "c"}
+    assert "<html" in (bundle / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_second_run_runs_nothing_again(again: Path, data: Path, recipe: Path) -> None:
+    before = read(again / "manifest.json")["files"]
+    assert deploy(data, recipe, again) == 0
+    assert ran(again) == set()
+    after = read(again / "manifest.json")["files"]
+    for one, two in zip(before, after, strict=True):
+        assert one["path"] == two["path"]
+        assert one["sha256"] == two["sha256"] or one["kind"] == "report"
+
+
+@pytest.mark.slow
+def test_another_seed_trains_again(again: Path, data: Path, recipe: Path) -> None:
+    before = sha256_of_file(again / "student_int8.tflite")
+    assert deploy(data, recipe, again, "--seed", "1") == 0
+    assert {"session.teacher", "session.student", "session.int8", "wearer-1.teacher", "session.judged"} <= ran(again)
+    assert "windows" not in ran(again)
+    assert sha256_of_file(again / "student_int8.tflite") != before
+
+
+@pytest.mark.slow
+def test_a_change_reaches_the_steps_that_depend_on_it_and_no_others(again: Path, data: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "tiny.toml"
+    changed.write_text(RECIPE.replace("windows = 64", "windows = 60"))
+    assert deploy(data, changed, again) == 0
+    made = ran(again)
+    assert {"session.int8", "session.int8.heard", "session.judged", "exported", "measured"} <= made
+    assert not {step for step in made if "teacher" in step or "student" in step or step == "windows"}
+    # Three folds instead of two: fold 0 has the same number and other people.
+    changed.write_text(RECIPE.replace("windows = 64", "windows = 60").replace("folds = 2", "folds = 3"))
+    assert deploy(data, changed, again) == 0
+    assert {"wearer-0.teacher", "wearer-0.student", "wearer-2.int8", "wearer.judged"} <= ran(again)
+    assert not {step for step in ran(again) if step.startswith("session.")}
+
+
+@pytest.mark.slow
+def test_missed_gate_is_status_3_with_its_name_and_the_bundle_is_written(
+    again: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = tmp_path / "strict.toml"
+    strict.write_text(RECIPE + "tflite_bytes = 10\nstudent_balanced_accuracy = 0.01\n")
+    (again / "manifest.json").unlink()
+    assert deploy(data, strict, again, "--json") == 3
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "1 gates missed: tflite_bytes" in printed.err or "1 gate missed: tflite_bytes" in printed.err
+    assert json.loads(printed.out)["ok"] is False
+    assert (again / "manifest.json").is_file()
+    missed = [gate["name"] for gate in read(again / "report.json")["gates"] if not gate["ok"]]
+    assert missed == ["tflite_bytes"]
+
+
+@pytest.mark.slow
+def test_interrupted_deploy_goes_on_to_the_same_bytes(bundle: Path, data: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    command = [sys.executable, "-m", "embridge_edge", "deploy", "--data", str(data), "--recipe", str(recipe)]
+    with subprocess.Popen(
+        [*command, "--out", str(out), "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        waited = time.monotonic()
+        while not (out / "work" / "session.teacher").is_dir():
+            assert process.poll() is None
+            assert time.monotonic() - waited < 240
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+        printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert printed == ""
+    assert errors.strip().count("\n") == 0, errors
+    assert "Interrupted" in errors
+    assert not (out / "manifest.json").exists()
+    assert deploy(data, recipe, out) == 0
+    assert not {"windows", "session.teacher"} & ran(out)
+    for name in ("student_int8.tflite", "student_int8.onnx", "teacher/model.safetensors"):
+        assert (out / name).read_bytes() == (bundle / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_teacher_that_is_given_is_not_trained_and_must_not_have_seen_the_test_side(
+    bundle: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "given"
+    assert deploy(data, recipe, out, "--checkpoint", str(bundle / "teacher")) == 0
+    assert {row["split"] for row in read(out / "report.json")["results"]} == {"session"}
+    assert (out / "teacher" / "model.safetensors").read_bytes() == (
+        bundle / "teacher" / "model.safetensors"
+    ).read_bytes()
+    for file in data.glob("*_2_*.hdf5"):  # session 1, on which it was trained, is now the last
+        (tmp_path / "other").mkdir(exist_ok=True)
+        shutil.copy(data / file.name.replace("_2_", "_1_"), tmp_path / "other")
+    write_emg2pose([recording(wearer, 0) for wearer in "abc"], tmp_path / "other" / "earlier")
+    capsys.readouterr()
+    assert deploy(tmp_path / "other", recipe, tmp_path / "leak", "--checkpoint", str(bundle / "teacher")) == 2
+    assert "has seen" in capsys.readouterr().err
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    from embridge_edge.progress import SILENT
+
+    return Workspace(tmp_path / "work", SILENT)
+
+
+Make = Callable[[Path], None]
+
+
+def test_step_is_done_once_per_inputs(workspace: Workspace) -> None:
+    calls: list[int] = []
+
+    def make(folder: Path) -> None:
+        calls.append(1)
+        (folder / "file").write_text(str(len(calls)))
+
+    folder, key = workspace.step("a", [1, ("x",)], make)
+    assert workspace.step("a", [1, ["x"]], make) == (folder, key)
+    assert len(calls) == 1
+    _, other = workspace.step("a", [2], make)
+    assert other != key
+    assert (folder / "file").read_text() == "2"
+    assert [row["cached"] for row in workspace.minutes] == [False, True, False]
+
+
+def test_step_that_fails_leaves_what_was_there(workspace: Workspace) -> None:
+    folder, _ = workspace.step("a", 1, lambda made: (made / "file").write_text("sound") and None)
+
+    def fail(made: Path) -> None:
+        (made / "file").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.step("a", 2, fail)
+    assert (folder / "file").read_text() == "sound"
+    assert [path.name for path in workspace.folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}'])
+def test_step_whose_note_is_damaged_is_done_again(workspace: Workspace, damage: str) -> None:
+    folder, _ = workspace.step("a", 1, lambda made: None)
+    (folder / "step.json").write_text(damage)
+    workspace.step("a", 1, lambda made: None)
+    assert [row["cached"] for row in workspace.minutes] == [False, False]
+
+
+def test_fingerprint_follows_the_files_and_what_describes_them(tmp_path: Path) -> None:
+    data, description = tmp_path / "data", tmp_path / "mine.toml"
+    data.mkdir()
+    (data / "a.csv").write_text("1")
+    description.write_text("x")
+    first = fingerprint(data, str(description))
+    assert fingerprint(data, str(description)) == first
+    assert fingerprint(data) != first
+    description.write_text("y")
+    assert fingerprint(data, str(description)) != first
+    before = fingerprint(data)
+    (data / "a.csv").write_text("11")
+    assert fingerprint(data) != before
+    alone = fingerprint(data / "a.csv")
+    (data / "recording.toml").write_text("x")
+    assert fingerprint(data / "a.csv") != alone
+
+
+def test_nothing_is_written_among_the_recordings(tmp_path: Path) -> None:
+    from embridge_edge.errors import EdgeError
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    refuse_inside(tmp_path / "database", tmp_path / "data")
+    for out in (tmp_path / "data", tmp_path / "data" / "x", tmp_path / "link" / "x", tmp_path / "data" / ".." / "data"):
+        with pytest.raises(EdgeError, match="lies inside"):
+            refuse_inside(out, tmp_path / "data")
