@@ -27,7 +27,7 @@ help: ## Say what can be made (the default).
 
 demo: $(STAMP) ## Simulated recordings to a checked bundle: build/demo/report.html and manifest.json.
 	@mkdir -p "$(DEMO)"
-	[ -d "$(DEMO)/recordings" ] || $(RUN) -m embridge_edge synth --out "$(DEMO)/recordings"
+	[ -d "$(DEMO)/recordings" ] || $(RUN) -m embridge_edge synth --out "$(DEMO)/recordings" --wearers 6 --seconds 120
 	$(RUN) -m embridge_edge deploy --data "$(DEMO)/recordings" --recipe demo --out "$(DEMO)" --force
 	echo "Open $(DEMO)/report.html; $(DEMO)/manifest.json lists what was made."
 

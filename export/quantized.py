@@ -50,7 +50,7 @@ def quantize_student(
     """
     network, shape = folded(student), (1, *student.chain.input_shape)
     bare = to_tflite(network, shape)
-    about = student.metadata()
+    about = student.child_metadata()
     provenance = dict(about["provenance"]) | {
         "quantization": {"scheme": "static int8", "observer": plan.observer, "windows": len(calibration)}
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 FLOAT_OF = {"student_int8": "student"}
-"""Which model is the float twin of a quantized one: class flips and mean-removed error are counted against it."""
+"""Which model is the float twin of a quantized one, unless said otherwise."""
 
 
 ELSE = "(another gesture)"
@@ -95,13 +95,13 @@ def judge(
     data: str,
     hold_out: Sequence[str] = (),
     seed: int = 0,
-    *,
-    folds: int = 1,
+    twins: Mapping[str, str] = FLOAT_OF,
 ) -> Judgement:
     """Scores of all answers of one split; every score is a mean over wearers.
 
     Args:
         answers: one per model, folds already joined. hold_out: gestures that nobody trained on.
+        twins: model to the one that its class flips and mean-removed error are counted against.
     """
     results: list[Result] = []
     confusions: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def judge(
             angles = one.angles
             values = scores.per_wearer(wearers, lambda own, angles=angles, last=last: scores.r2(last[own], angles[own]))  # type: ignore[misc]
             add(one, "r2", wearers, values, len(one.test))
-        twin = by_model.get(FLOAT_OF.get(one.model, ""))
+        twin = by_model.get(twins.get(one.model, ""))
         if twin is not None:
             if one.gestures is not None and twin.gestures is not None and seen.any():
                 flips = scores.per_wearer(

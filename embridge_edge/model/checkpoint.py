@@ -34,6 +34,7 @@ class Checkpoint:
         gestures: names, in the order of the training labels.
         heads: by kind ("linear", "poses", "regression"); the first is the one that ships.
         provenance: recipe, its hash, hash of the parents, seed, tool versions.
+        sha256: of `model.safetensors`, once it has been written; what was made from it names that as its parent.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Checkpoint:
     gestures: tuple[str, ...]
     heads: tuple[Head, ...]
     provenance: Mapping[str, Any]
+    sha256: str = ""
 
     def metadata(self) -> dict[str, Any]:
         """What travels inside an exported artifact: chain, labels, heads and provenance."""
@@ -54,6 +56,11 @@ class Checkpoint:
             "heads": [head.to_dict() for head in self.heads],
             "provenance": dict(self.provenance),
         }
+
+    def child_metadata(self) -> dict[str, Any]:
+        """`metadata` for a file made from this checkpoint, which becomes its parent."""
+        about = self.metadata()
+        return {**about, "provenance": {**about["provenance"], "parents": [self.sha256]}}
 
     def network(self) -> nn.Module:
         """The network with its tensors, in evaluation mode.
@@ -142,6 +149,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             gestures=tuple(about["gestures"]),
             heads=tuple(Head.from_dict(head) for head in about["heads"]),
             provenance=about["provenance"],
+            sha256=about["tensors_sha256"],
         )
     except (SafetensorError, KeyError, TypeError) as error:
         raise EdgeError(f"{folder} is damaged ({error}); copy it again or train it again.") from None

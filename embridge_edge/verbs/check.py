@@ -120,7 +120,7 @@ def check(
     judged: dict[str, Any] = {}
     inputs = None
     if data is not None:
-        judged, inputs = _judge(model, data, split, format, seed, progress)
+        judged, inputs = _judge(model, other, data, split, format, seed, progress)
     comparison = rows = None
     if other is not None:
         comparison = _compare(model, other, inputs, seed)
@@ -137,8 +137,16 @@ def check(
 
 
 def _judge(
-    model: OpenModel, data: Path, split: str | None, format: str | None, seed: int, progress: Progress
+    model: OpenModel,
+    other: OpenModel | None,
+    data: Path,
+    split: str | None,
+    format: str | None,
+    seed: int,
+    progress: Progress,
 ) -> tuple[dict[str, Any], Floats]:
+    """Scores of the model, of the baselines, and of the other model where it can be judged; and some of the inputs."""
+    import dataclasses
 
     from embridge_edge.learning.baselines import baseline_answers
     from embridge_edge.learning.judge import answer, judge
@@ -158,17 +166,25 @@ def _judge(
         )
     recipe = recipe_from_dict(model.provenance["recipe"])
     windows = read_windows(data, recipe, format, progress)
-    refuse_other_chain(model.name, model.chain, windows.chain)
     trained = model.provenance.get("split")
     chosen = choose_split(windows, split or (trained if trained in SPLITS else None), recipe)
     assert chosen is not None  # noqa: S101 ("none" is no choice of check)
-    refuse_leak(dict(model.provenance), windows, chosen)
+    judged = [model]
+    if other is not None and not other.lacks:
+        name = other.name if other.name != model.name else f"{other.name} ({other.path.name})"
+        judged.append(dataclasses.replace(other, name=name))
+    for one in judged:
+        assert one.chain is not None  # noqa: S101 (it lacks nothing)
+        refuse_other_chain(one.name, one.chain, windows.chain)
+        refuse_leak(dict(one.provenance), windows, chosen)
     job = job_for(windows, chosen, recipe)
     refuse_nothing_to_judge(job)
     answers = baseline_answers(windows, chosen.name, job.train, job.test, seed)
-    embeddings = embed_windows(model, windows, job.test, progress)
-    answers.append(answer(model.name, chosen.name, windows, job.test, embeddings, model.heads))
-    judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed)
+    for one in judged:
+        embeddings = embed_windows(one, windows, job.test, progress)
+        answers.append(answer(one.name, chosen.name, windows, job.test, embeddings, one.heads))
+    twins = {model.name: judged[1].name} if len(judged) > 1 else {}
+    judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed, twins)
     found = {name: getattr(judgement, name) for name in ("results", "confusions", "per_wearer")}
     some = job.test[:: max(1, len(job.test) // 4096)]
     return found | {"split": chosen.name}, windows.with_chain(model.chain).inputs(some)

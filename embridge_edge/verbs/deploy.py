@@ -20,7 +20,7 @@ from embridge_edge.recipe import SPLITS, Recipe, find_recipe
 from embridge_edge.verbs.judging import CHAIN, Division, Work, do_all, judgement_of
 from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
-from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
+from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_inside
 
 if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
@@ -88,13 +88,19 @@ def deploy(
     find_target(plan.target)
     stamp = fingerprint(data, format)
     workspace = Workspace(out / WORK, progress)
+    hashed, _ = workspace.step(
+        "recordings",
+        stamp,
+        lambda folder: write_json(folder / "recordings.json", {"sha256": content_hash(data, format)}),
+    )
+    data_sha256 = str(read_json(hashed / "recordings.json")["sha256"])
     windows, key = _windows(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
     divisions = _divisions(windows, plan, checkpoint)
     primary = divisions[0]
     kinds = [("supervised",)] if windows.gestures else []
     works = [
-        Work(division, some, workspace.folder, plan, key, stamp, seed, checkpoint, progress)
+        Work(division, some, workspace.folder, plan, key, data_sha256, seed, checkpoint, progress)
         for division in divisions
         for some in ([CHAIN, *kinds] if division.primary else [CHAIN])
     ]
@@ -134,7 +140,7 @@ def deploy(
     report["gates"] = gates(plan, report, primary.split)
     workspace.minutes.append({"step": "all", "minutes": (time.monotonic() - started) / 60.0, "cached": False})
     report["minutes"] = workspace.minutes
-    _write_bundle(out, report, plan, stamp, seed)
+    _write_bundle(out, report, plan, data_sha256, seed)
     return DeployReport(out, report)
 
 
@@ -222,7 +228,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, stamp: str, seed: int) -> None:
+def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, data_sha256: str, seed: int) -> None:
     """Write report and manifest; the manifest is last, so that its presence means that the bundle is whole."""
     from embridge_edge.report import write_page
     from embridge_edge.verbs.workflow import versions
@@ -235,15 +241,15 @@ def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, stamp: str, s
         for name in ("teacher/model.safetensors", "student/model.safetensors", "student_int8.tflite")
     )
     about = {
-        "teacher/model.safetensors": ("teacher", [stamp]),
-        "teacher/model.json": ("teacher", [stamp]),
-        "supervised/model.safetensors": ("supervised", [stamp]),
-        "supervised/model.json": ("supervised", [stamp]),
+        "teacher/model.safetensors": ("teacher", [data_sha256]),
+        "teacher/model.json": ("teacher", [data_sha256]),
+        "supervised/model.safetensors": ("supervised", [data_sha256]),
+        "supervised/model.json": ("supervised", [data_sha256]),
         "student/model.safetensors": ("student", [teacher]),
         "student/model.json": ("student", [teacher]),
         "student.tflite": ("tflite", [student]),
         "student.onnx": ("onnx", [student]),
-        "calibration.safetensors": ("calibration", [stamp]),
+        "calibration.safetensors": ("calibration", [data_sha256]),
         "student_int8.tflite": ("tflite_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
         "student_int8.onnx": ("onnx_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
         "report.json": ("report", [int8]),
@@ -252,7 +258,7 @@ def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, stamp: str, s
     write_json(
         out / "manifest.json",
         {
-            "data_sha256": stamp,
+            "data_sha256": data_sha256,
             "recipe": plan.to_dict(),
             "recipe_sha256": plan.sha256,
             "seed": seed,

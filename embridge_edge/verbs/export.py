@@ -76,7 +76,7 @@ def exported_files(model: Path) -> dict[str, bytes]:
             f"{model} is neither a checkpoint nor a quantized model; give a folder that distill or quantize wrote."
         )
     checkpoint = load_checkpoint(model)
-    network, shape, about = folded(checkpoint), (1, *checkpoint.chain.input_shape), checkpoint.metadata()
+    network, shape, about = folded(checkpoint), (1, *checkpoint.chain.input_shape), checkpoint.child_metadata()
     return {
         "student.tflite": metadata.attach(to_tflite(network, shape), about),
         "student.onnx": metadata.attach(to_onnx(network, shape), about),

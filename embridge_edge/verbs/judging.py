@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embridge_edge import __version__
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json
 from embridge_edge.progress import Progress
 from embridge_edge.recipe import Recipe
@@ -53,7 +54,7 @@ class Work:
     """One job for one process: models of a division that depend on each other, each trained and then heard.
 
     Attributes:
-        kinds: which, in order. key: stands for the windows. stamp: stands for the recordings.
+        kinds: which, in order. key: stands for the windows. data_sha256: stands for the recordings.
         given: a teacher to start from, instead of training one.
     """
 
@@ -62,7 +63,7 @@ class Work:
     folder: Path
     recipe: Recipe
     key: str
-    stamp: str
+    data_sha256: str
     seed: int
     given: Path | None
     progress: Progress
@@ -103,7 +104,7 @@ class Work:
             workspace.step(f"{self.division.tag}.baselines", inputs, _baselines(job, self.division.split, self.seed))
         for kind in self.kinds:
             inputs = [*inputs, kind, plans[kind]]
-            make = self._maker(kind, job, workspace, share, sha256_of(inputs))
+            make = self._maker(kind, job, workspace, share, sha256_of([__version__, inputs]))
             folder, key = workspace.step(f"{self.division.tag}.{kind}", inputs, make)
             workspace.step(f"{self.division.tag}.{kind}.heard", [key], _hearing(job, self.division, folder, workspace))
         return workspace.minutes
@@ -132,7 +133,7 @@ class Work:
                 return distill_checkpoint(job, load_checkpoint(teacher), plan, parents=[parent], **common)
             if kind == "teacher" and self.given is not None:
                 return load_checkpoint(self.given)
-            return train_checkpoint(job, plan, supervised=kind == "supervised", parents=[self.stamp], **common)
+            return train_checkpoint(job, plan, supervised=kind == "supervised", parents=[self.data_sha256], **common)
 
         def make(folder: Path) -> None:
             if kind == "int8":

@@ -66,7 +66,7 @@ def train(
     from embridge_edge.learning.loop import key_of
     from embridge_edge.model.checkpoint import save_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, train_checkpoint
-    from embridge_edge.verbs.workspace import fingerprint, refuse_inside
+    from embridge_edge.verbs.workspace import content_hash, fingerprint, refuse_inside
 
     plan = find_recipe(recipe)
     refuse_existing(out, force)
@@ -87,7 +87,7 @@ def train(
         supervised=supervised,
         state=state,
         state_key=key,
-        parents=[stamp],
+        parents=[content_hash(data, format)],
         progress=progress,
         name=name,
     )

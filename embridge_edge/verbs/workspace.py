@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Workspace:
             make(temporary)
             minutes = (time.monotonic() - started) / 60.0
             write_json(temporary / "step.json", {"key": key, "minutes": minutes})
+        shutil.rmtree(self.state(name), ignore_errors=True)
         self.minutes.append({"step": name, "minutes": minutes, "cached": False})
         self.progress.say(f"  {name}: {minutes:.1f} min")
         return folder, key
@@ -77,17 +79,34 @@ def refuse_inside(out: Path, data: Path) -> None:
 
 
 def fingerprint(data: Path, format: str | None = None) -> str:
-    """Stands for the files below `data`: their relative names, sizes and times of change.
+    """Stands for the recordings at `data` without reading them: relative names, sizes and times of change.
 
     What describes them but lies elsewhere is in it by its content: the file that `format` names, and the description beside
     a single recording.
     """
-    if not data.exists():
-        raise EdgeError(f"{data} does not exist; give recordings with --data.")
-    files = [data] if data.is_file() else sorted(path for path in data.rglob("*") if path.is_file())
-    about = [[path.relative_to(data).as_posix(), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    describing = [data.parent / DESCRIPTION] if data.is_file() else []
+    about = [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in _files(data)]
     if format is not None:
         about.append([format, 0, 0])
+    return sha256_of([*about, *(sha256_of_file(path) for path in _describing(data, format))])
+
+
+def content_hash(data: Path, format: str | None = None) -> str:
+    """Stands for the recordings at `data` by their relative names and contents: the same wherever they are copied to."""
+    about = [[name, sha256_of_file(path)] for name, path in _files(data)]
+    return sha256_of([*about, *(sha256_of_file(path) for path in _describing(data, format))])
+
+
+def _files(data: Path) -> list[tuple[str, Path]]:
+    if not data.exists():
+        raise EdgeError(f"{data} does not exist; give recordings with --data.")
+    if data.is_file():
+        return [(data.name, data)]
+    return [(path.relative_to(data).as_posix(), path) for path in sorted(data.rglob("*")) if path.is_file()]
+
+
+def _describing(data: Path, format: str | None) -> list[Path]:
+    """Files that say how to read the recordings and lie outside them."""
+    describing = [data.parent / DESCRIPTION] if data.is_file() else []
+    if format is not None:
         describing.append(Path(format))
-    return sha256_of([*about, *(sha256_of_file(path) for path in describing if path.is_file())])
+    return [path for path in describing if path.is_file()]
