@@ -40,7 +40,9 @@ def device_table(report: dict[str, Any]) -> str:
             )
         )
     for row in report["latency"]:
-        rows.append((f"{row['artifact']} on {row['runtime']}", f"p50 {row['p50_ms']:.4f} ms, p99 {row['p99_ms']:.4f} ms"))
+        rows.append(
+            (f"{row['artifact']} on {row['runtime']}", f"p50 {row['p50_ms']:.4f} ms, p99 {row['p99_ms']:.4f} ms")
+        )
     rows.append(("all steps", f"{next(r['minutes'] for r in report['minutes'] if r['step'] == 'all'):.0f} minutes"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 

@@ -69,7 +69,7 @@ class TeacherPlan:
     queries: int = 16
     heads: int = 4
     embedding: int = 64
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
@@ -202,7 +202,7 @@ class EvaluatePlan:
 
     splits: tuple[str, ...] = ()
     folds: int = 5
-    fold_share: float = 0.35
+    fold_share: float = 0.3
     probe_windows: int = 40_000
     parity_windows: int = 1000
 

@@ -103,7 +103,7 @@ class QFormer(nn.Module):
 
     def __init__(self, queries: int, width: int, memory_width: int, blocks: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.queries = nn.Parameter(0.02 * torch.randn(queries, width))
+        self.queries = nn.Parameter(0.2 * torch.randn(queries, width))
         self.blocks = nn.ModuleList(
             QFormerBlock(width, memory_width if index % 2 == 0 else None, heads, dropout) for index in range(blocks)
         )

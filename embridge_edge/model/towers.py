@@ -23,8 +23,37 @@ def encoder(width: int, blocks: int, heads: int, dropout: float) -> nn.Module:
     return nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
 
+class PatchStem(nn.Module):
+    """Samples to one token a patch: strided convolutions with batch normalisation and ReLU.
+
+    A token must hold the strength of the signal whatever its phase, which a linear map of raw samples learns only
+    slowly (`docs/numbers.md`). Convolutions look a little over the edge of a patch; what is hidden is therefore hidden in
+    the samples, before the stem.
+    """
+
+    def __init__(self, columns: int, patch: int, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        left, inputs, outputs, kernel = patch, columns, min(width, 32), 7
+        while left > 1 or not layers:
+            stride = 2 if left % 2 == 0 and left > 2 else left
+            outputs = width if stride == left else outputs
+            size = max(kernel, stride) if left > 1 else 1
+            layers += [
+                nn.Conv2d(inputs, outputs, (1, size), (1, stride), (0, size // 2), bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
+            left, inputs, outputs, kernel = left // stride, outputs, min(2 * outputs, width), 5
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, steps, columns]` to `[batch, tokens or a few more, width]`."""
+        return self.layers(x.unsqueeze(1).permute(0, 3, 1, 2)).squeeze(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+
 class EmgTower(nn.Module):
-    """EMG to tokens: patches of `patch` time steps, embedded linearly, then a Transformer encoder.
+    """EMG to tokens: one a patch of `patch` time steps, by a convolutional stem, then a Transformer encoder.
 
     Masked pre-training (embridge: half of the patches hidden, mean squared error on those) goes through `reconstruct`.
     """
@@ -35,28 +64,23 @@ class EmgTower(nn.Module):
         super().__init__()
         self.patch = patch
         self.tokens = steps // patch
-        self.embed = nn.Linear(patch * columns, width)
+        self.embed = PatchStem(columns, patch, width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens, width))
-        self.hidden = nn.Parameter(0.02 * torch.randn(width))
+        self.hidden = nn.Parameter(torch.zeros(columns))
         self.encoder = encoder(width, blocks, heads, dropout)
         self.decoder = nn.Linear(width, patch * columns)
 
-    def patches(self, x: Tensor) -> Tensor:
-        """`[batch, steps, columns]` to `[batch, tokens, patch × columns]`; steps beyond the last whole patch are left out."""
-        batch, _, columns = x.shape
-        return x[:, : self.tokens * self.patch].reshape(batch, self.tokens, self.patch * columns)
-
     def forward(self, x: Tensor) -> Tensor:
-        """`[batch, steps, columns]` to tokens `[batch, tokens, width]`."""
-        return self.encoder(self.embed(self.patches(x)) + self.position)  # type: ignore[no-any-return]
+        """`[batch, steps, columns]` to tokens `[batch, tokens, width]`; steps beyond the last whole patch are left out."""
+        tokens = self.embed(x[:, : self.tokens * self.patch])[:, : self.tokens]
+        return self.encoder(tokens + self.position)  # type: ignore[no-any-return]
 
     def reconstruct(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Mean squared error on the hidden patches; `hidden` is bool `[batch, tokens]`."""
-        patches = self.patches(x)
-        embedded = torch.where(hidden[..., None], self.hidden, self.embed(patches)) + self.position
-        error = (self.decoder(self.encoder(embedded)) - patches).square().mean(dim=-1)
-        mean: Tensor = (error * hidden).sum() / hidden.sum().clamp(min=1)
-        return mean
+        """Mean squared error on the samples of the hidden patches; `hidden` is bool `[batch, tokens]`."""
+        x = x[:, : self.tokens * self.patch]
+        seen = torch.where(hidden.repeat_interleave(self.patch, dim=1)[..., None], self.hidden, x)
+        error = (self.decoder(self(seen)) - x.reshape(*hidden.shape, -1)).square().mean(dim=-1)
+        return (error * hidden).sum() / hidden.sum().clamp(min=1)
 
 
 class PoseTower(nn.Module):
