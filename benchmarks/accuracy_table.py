@@ -39,10 +39,10 @@ def device_table(report: dict[str, Any]) -> str:
                 f"at most {row['max_steps']} steps, within one step on {100 * row['within_one_step']:.1f} %{flips}",
             )
         )
-    for row in report["latency"]:
-        rows.append(
-            (f"{row['artifact']} on {row['runtime']}", f"p50 {row['p50_ms']:.4f} ms, p99 {row['p99_ms']:.4f} ms")
-        )
+    rows += [
+        (f"{row['artifact']} on {row['runtime']}", f"p50 {row['p50_ms']:.4f} ms, p99 {row['p99_ms']:.4f} ms")
+        for row in report["latency"]
+    ]
     rows.append(("all steps", f"{next(r['minutes'] for r in report['minutes'] if r['step'] == 'all'):.0f} minutes"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 

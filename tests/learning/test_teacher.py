@@ -86,7 +86,7 @@ def test_alignment_leaves_the_pose_tower_as_it_was(people: WindowSet) -> None:
     after = teacher.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert not {name for name in changed if name.startswith("pose.")}
-    assert {"project.weight", "qformer.queries", "emg.embed.weight"} <= changed
+    assert {"project.weight", "qformer.queries", "emg.embed.layers.0.weight"} <= changed
 
 
 def test_qformer_starts_from_the_pose_towers_attention() -> None:
