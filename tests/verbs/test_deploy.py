@@ -134,7 +134,7 @@ def test_manifest_is_true(bundle: Path, data: Path) -> None:
         assert sha256_of_file(bundle / row["path"]) == row["sha256"], row["path"]
         assert row["parents"], row["path"]
         assert set(row["parents"]) <= hashes, row["path"]
-    assert manifest["data_sha256"] == fingerprint(data)
+    assert manifest["data_sha256"] == content_hash(data)
     assert manifest["seed"] == 0
     assert manifest["recipe"]["name"] == "tiny"
     assert {"torch", "numpy", "embridge-edge"} <= set(manifest["versions"])
