@@ -79,7 +79,7 @@ class EmgTower(nn.Module):
         """Mean squared error on the samples of the hidden patches; `hidden` is bool `[batch, tokens]`."""
         x = x[:, : self.tokens * self.patch]
         seen = torch.where(hidden.repeat_interleave(self.patch, dim=1)[..., None], self.hidden, x)
-        error = (self.decoder(self(seen)) - x.reshape(*hidden.shape, -1)).square().mean(dim=-1)
+        error: Tensor = (self.decoder(self(seen)) - x.reshape(*hidden.shape, -1)).square().mean(dim=-1)
         return (error * hidden).sum() / hidden.sum().clamp(min=1)
 
 

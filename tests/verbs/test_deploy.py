@@ -20,7 +20,7 @@ from embridge_edge.artifacts import sha256_of_file
 from embridge_edge.cli import run
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.recordings.recording import Recording
-from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
+from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_inside
 
 GESTURES = ("rest", "fist", "flexion")
 RECIPE = """
