@@ -43,7 +43,7 @@ def device_table(report: dict[str, Any]) -> str:
         (f"{row['artifact']} on {row['runtime']}", f"p50 {row['p50_ms']:.4f} ms, p99 {row['p99_ms']:.4f} ms")
         for row in report["latency"]
     ]
-    rows.append(("all steps", f"{next(r['minutes'] for r in report['minutes'] if r['step'] == 'all'):.0f} minutes"))
+    rows.append(("all steps", f"{report['wall_minutes']:.0f} minutes"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 

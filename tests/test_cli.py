@@ -215,7 +215,12 @@ main(["targets"])
 
 def test_ctrl_c_ends_with_130_one_line_and_nothing_half_written(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_VERB], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW_VERB],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (a job in the background ignores it)
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

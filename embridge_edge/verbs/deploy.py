@@ -48,7 +48,7 @@ class DeployReport:
     def text(self) -> str:
         from embridge_edge.report import text_summary
 
-        return f"{text_summary(self.report)}\n{self.out / 'report.html'}"
+        return f"{text_summary(self.report)}\n{self.report['wall_minutes']:.1f} minutes by the clock\n{self.out / 'report.html'}"
 
     def to_json(self) -> dict[str, Any]:
         return {"out": str(self.out), "ok": self.ok, **self.report}
@@ -138,8 +138,8 @@ def deploy(
         **read_json(measured / "measured.json"),
     }
     report["gates"] = gates(plan, report, primary.split)
-    workspace.minutes.append({"step": "all", "minutes": (time.monotonic() - started) / 60.0, "cached": False})
-    report["minutes"] = workspace.minutes
+    report["minutes"] = workspace.minutes  # jobs run side by side, so their sum is more than the clock says
+    report["wall_minutes"] = (time.monotonic() - started) / 60.0
     _write_bundle(out, report, plan, data_sha256, seed)
     return DeployReport(out, report)
 

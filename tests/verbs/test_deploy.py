@@ -220,6 +220,7 @@ def test_interrupted_deploy_goes_on_to_the_same_bytes(bundle: Path, data: Path, 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (a job in the background ignores it)
     ) as process:
         waited = time.monotonic()
         while not (out / "work" / "session.teacher").is_dir():
