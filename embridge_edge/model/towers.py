@@ -26,9 +26,9 @@ def encoder(width: int, blocks: int, heads: int, dropout: float) -> nn.Module:
 class PatchStem(nn.Module):
     """Samples to one token a patch: strided convolutions with batch normalisation and ReLU.
 
-    A token must hold the strength of the signal whatever its phase, which a linear map of raw samples does not give. What the
-    stem alone is worth has not been measured (`docs/numbers.md`). Convolutions look a little over the edge of a patch; what is hidden is therefore hidden in
-    the samples, before the stem.
+    A token must hold the strength of the signal whatever its phase, which a linear map of raw samples does not give. What
+    the stem alone is worth has not been measured (`docs/numbers.md`). Convolutions look a little over the edge of a patch;
+    what is hidden is therefore hidden in the samples, before the stem.
     """
 
     def __init__(self, columns: int, patch: int, width: int) -> None:
