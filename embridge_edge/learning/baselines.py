@@ -17,6 +17,9 @@ _BATCH = 4096
 
 MOST_WINDOWS = 100_000
 
+NEVER = -1e9
+"""Bias of a gesture that no window taught: it never wins."""
+
 
 def time_domain_features(windows: WindowSet, which: Index) -> Floats:
     """Log MAV, log RMS, log WL, ZC and SSC of whole windows, float32 `[n, channels × 5]`."""
@@ -42,7 +45,7 @@ def lda_rows(features: Floats, labels: Index, classes: int) -> tuple[Floats, Flo
 
     present = np.unique(labels)
     weights = np.zeros((classes, features.shape[1]), np.float32)
-    bias = np.full(classes, -1e9, np.float32)
+    bias = np.full(classes, NEVER, np.float32)
     if len(present) == 1:
         bias[present] = 0.0
         return weights, bias

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ from torch.nn import functional
 
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
-from embridge_edge.learning.loop import Saved, Schedule, fit, key_of
+from embridge_edge.learning.loop import Run, Schedule, fit
 from embridge_edge.learning.teacher import embed
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.student import Student, StudentShape
@@ -75,25 +74,23 @@ def distill_student(
     shape: StudentShape,
     plan: DistillPlan,
     temperature: float,
-    *,
-    seed: int,
-    state: Path | None = None,
-    state_key: str = "",
-    progress: Progress = SILENT,
-    name: str = "student",
-) -> Student:
+    run: Run,
+) -> tuple[Student, nn.Linear]:
     """Train a student on the windows `which`; those of the lesson are also drawn to the teacher's embedding.
 
     The loss is the sum, by the plan's weights, of 1 − cosine to the teacher's embedding, InfoNCE to the poses' embeddings and the
-    cross-entropy of a linear head that is thrown away.
+    cross-entropy of a linear layer on the labels.
 
     Args:
         temperature: τ of InfoNCE, the teacher's.
-        state: folder where an interrupted training keeps its state; state_key: what it belongs to besides the plan.
+
+    Returns: the student in evaluation mode, and the linear layer from its embedding to the gestures.
     """
+    seed = run.seed
     torch.manual_seed(seed)
     student = Student(shape)
-    trained = nn.ModuleDict({"student": student, "labels": nn.Linear(shape.embedding, max(1, len(windows.gestures)))})
+    to_labels = nn.Linear(shape.embedding, max(1, len(windows.gestures)))
+    trained = nn.ModuleDict({"student": student, "labels": to_labels})
     sampler = EvenSampler(windows, which, seed + 3)
     place = np.full(len(windows), -1, np.int64)
     place[lesson.which] = np.arange(len(lesson.which))
@@ -121,11 +118,10 @@ def distill_student(
                 )
         if plan.label_weight:
             labels = torch.from_numpy(windows.labels[drawn])
-            total = total + plan.label_weight * losses.label_loss(trained["labels"](out), labels, plan.label_smoothing)
+            total = total + plan.label_weight * losses.label_loss(to_labels(out), labels, plan.label_smoothing)
         return total
 
-    key = key_of(state_key, shape.to_dict(), asdict(plan), seed)
-    saved = None if state is None else Saved(state / "distill.safetensors", key)
+    saved = run.saved("distill", shape.to_dict(), asdict(plan))
     schedule = Schedule(plan.steps, plan.learning_rate, plan.weight_decay)
-    fit(trained, loss, schedule, seed=seed + 3, label=f"{name}: distillation", saved=saved, progress=progress)
-    return student.eval()
+    fit(trained, loss, schedule, seed=seed + 3, label=f"{run.name}: distillation", saved=saved, progress=run.progress)
+    return student.eval(), to_labels

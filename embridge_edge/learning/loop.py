@@ -45,6 +45,27 @@ class Saved:
     key: str
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training: what seeds it, what it is called, and where an interrupted one keeps its state.
+
+    Attributes:
+        state: folder of the state; None keeps none. key: what the state belongs to besides the training's plan and seed.
+    """
+
+    seed: int = 0
+    name: str = "model"
+    state: Path | None = None
+    key: str = ""
+    progress: Progress = SILENT
+
+    def saved(self, stage: str, *belongs_to: object) -> Saved | None:
+        """Where a stage of the training keeps its state, which belongs to all of `belongs_to`."""
+        if self.state is None:
+            return None
+        return Saved(self.state / f"{stage}.safetensors", key_of(self.key, *belongs_to, self.seed))
+
+
 def fit(
     network: nn.Module,
     loss_of: Callable[[int], Tensor],

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.gestures import POSE
-from embridge_edge.learning.baselines import lda_rows, ridge_rows
+from embridge_edge.learning.baselines import NEVER, lda_rows, ridge_rows
 from embridge_edge.learning.batches import EvenSampler
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.head import Head, make_head
@@ -28,6 +28,19 @@ def linear_head(embeddings: Floats, labels: Index, gestures: tuple[str, ...]) ->
     """
     weights, bias = lda_rows(embeddings, labels, len(gestures))
     return make_head("linear", gestures, weights, bias)
+
+
+def trained_head(weights: Floats, bias: Floats, labels: Index, gestures: tuple[str, ...]) -> Head:
+    """The label layer that was trained with the network, as a linear head.
+
+    It decides better than a probe fitted afterwards, because the network was trained towards it (docs/numbers.md).
+
+    Args:
+        weights: float32 `[gestures, embedding]`; bias: float32 `[gestures]`; labels: int64 `[n]`, ≥ 0, what it was
+            trained on: a gesture without a window never wins.
+    """
+    known = np.isin(np.arange(len(gestures)), labels)
+    return make_head("linear", gestures, np.where(known[:, None], weights, 0.0), np.where(known, bias, NEVER))
 
 
 def pose_head(pose_embeddings: Floats, gestures: tuple[str, ...]) -> Head | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from torch.nn import functional
 from embridge_edge.gestures import POSE, GestureLibrary
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
-from embridge_edge.learning.loop import Saved, Schedule, fit, key_of
+from embridge_edge.learning.loop import Run, Saved, Schedule, fit
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.teacher import Teacher, TeacherShape
 from embridge_edge.progress import SILENT, Progress
@@ -45,38 +44,29 @@ def train_teacher(
     shape: TeacherShape,
     plan: TrainPlan,
     library: GestureLibrary,
-    *,
-    seed: int,
-    state: Path | None = None,
-    state_key: str = "",
-    progress: Progress = SILENT,
-    name: str = "teacher",
+    run: Run,
 ) -> Teacher:
     """Train a teacher on the windows `which`.
 
     With a plan whose `pose_weight`, `pose_steps` and `masked_steps` are 0 this is the supervised network of the
     teacher's size. Windows whose pose is unknown take part with their label only, and the other way round.
-
-    Args:
-        state: folder where an interrupted training keeps its state; state_key: what it belongs to besides the plan.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     teacher = Teacher(shape)
-    key = key_of(state_key, shape.to_dict(), asdict(plan), seed)
 
     def saved(stage: str) -> Saved | None:
-        return None if state is None else Saved(state / f"{stage}.safetensors", key)
+        return run.saved(stage, shape.to_dict(), asdict(plan))
 
     posed = which[np.isfinite(windows.poses(which)).any(axis=(1, 2))]
     if plan.pose_steps and len(posed):
-        _pretrain_pose(teacher, windows, posed, plan, library, seed, saved("pose"), progress, name)
+        _pretrain_pose(teacher, windows, posed, plan, library, run, saved("pose"))
     if plan.masked_steps:
-        _pretrain_emg(teacher, windows, which, plan, seed, saved("masked"), progress, name)
+        _pretrain_emg(teacher, windows, which, plan, run, saved("masked"))
     teacher.qformer.start_from(teacher.pose)
     useful = np.union1d(
         posed if plan.pose_weight else which[:0], which[windows.labels[which] >= 0] if plan.label_weight else which[:0]
     )
-    _align(teacher, windows, useful, plan, seed, saved("align"), progress, name)
+    _align(teacher, windows, useful, plan, run, saved("align"))
     return teacher.eval()
 
 
@@ -91,16 +81,15 @@ def _pretrain_pose(
     which: Index,
     plan: TrainPlan,
     library: GestureLibrary,
-    seed: int,
+    run: Run,
     saved: Saved | None,
-    progress: Progress,
-    name: str,
 ) -> None:
     """Masked pre-training of the pose tower, on recorded poses and on mixtures of the library's.
 
     The mixtures fill the space between a handful of canonical poses, so that an unseen pose lands somewhere sensible.
     """
     known = torch.from_numpy(library.poses(tuple(library.gestures)))
+    seed = run.seed
     sampler = EvenSampler(windows, which, seed)
     frames = teacher.shape.frames
 
@@ -121,7 +110,7 @@ def _pretrain_pose(
         return teacher.pose.reconstruct(poses, torch.rand(len(poses), frames) < plan.mask_share)
 
     schedule = Schedule(plan.pose_steps, plan.learning_rate, plan.weight_decay)
-    fit(teacher.pose, loss, schedule, seed=seed, label=f"{name}: masked poses", saved=saved, progress=progress)
+    fit(teacher.pose, loss, schedule, seed=seed, label=f"{run.name}: masked poses", saved=saved, progress=run.progress)
     recorded = torch.from_numpy(windows.poses(sampler.draw(plan.pose_steps, PROJECTION_POSES)))
     teacher.pose.fit_projection(torch.cat([recorded, mixtures(plan.pose_steps, PROJECTION_POSES)]))
 
@@ -131,12 +120,11 @@ def _pretrain_emg(
     windows: WindowSet,
     which: Index,
     plan: TrainPlan,
-    seed: int,
+    run: Run,
     saved: Saved | None,
-    progress: Progress,
-    name: str,
 ) -> None:
     """Masked pre-training of the EMG tower; it needs neither labels nor poses."""
+    seed = run.seed
     sampler = EvenSampler(windows, which, seed + 1)
 
     def loss(step: int) -> Tensor:
@@ -144,7 +132,7 @@ def _pretrain_emg(
         return teacher.emg.reconstruct(x, torch.rand(len(x), teacher.emg.tokens) < plan.mask_share)
 
     schedule = Schedule(plan.masked_steps, plan.learning_rate, plan.weight_decay)
-    fit(teacher.emg, loss, schedule, seed=seed + 1, label=f"{name}: masked EMG", saved=saved, progress=progress)
+    fit(teacher.emg, loss, schedule, seed=seed + 1, label=f"{run.name}: masked EMG", saved=saved, progress=run.progress)
 
 
 def _align(
@@ -152,11 +140,10 @@ def _align(
     windows: WindowSet,
     which: Index,
     plan: TrainPlan,
-    seed: int,
+    run: Run,
     saved: Saved | None,
-    progress: Progress,
-    name: str,
 ) -> None:
+    seed = run.seed
     sampler = EvenSampler(windows, which, seed + 2)
     teacher.pose.requires_grad_(False)
     raw = not windows.chain.features
@@ -183,7 +170,7 @@ def _align(
         return total
 
     schedule = Schedule(plan.steps, plan.learning_rate, plan.weight_decay)
-    fit(teacher, loss, schedule, seed=seed + 2, label=f"{name}: alignment", saved=saved, progress=progress)
+    fit(teacher, loss, schedule, seed=seed + 2, label=f"{run.name}: alignment", saved=saved, progress=run.progress)
 
 
 def embed(

@@ -57,7 +57,7 @@ def distill(
         EdgeError: the teacher does not fit the recordings, or `out` holds something already.
     """
     from embridge_edge.artifacts import sha256_of_file
-    from embridge_edge.learning.loop import key_of
+    from embridge_edge.learning.loop import Run, key_of
     from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
     from embridge_edge.model.student import StudentShape
     from embridge_edge.verbs.train import forget
@@ -72,16 +72,8 @@ def distill(
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)
     state = out.parent / f".{out.name}.unfinished"
     parent = sha256_of_file(teacher / "model.safetensors")
-    student = distill_checkpoint(
-        job,
-        master,
-        plan,
-        seed=seed,
-        state=state,
-        state_key=key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed),
-        parents=[parent],
-        progress=progress,
-    )
+    key = key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed)
+    student = distill_checkpoint(job, master, plan, Run(seed, "student", state, key, progress), parents=[parent])
     save_checkpoint(student, out)
     forget(state)
     shape = StudentShape.from_dict(student.shape)

@@ -111,29 +111,24 @@ class Work:
 
     def _maker(self, kind: str, job: Job, workspace: Workspace, share: float, key: str) -> Callable[[Path], None]:
         from embridge_edge.export.quantized import save_quantized
+        from embridge_edge.learning.loop import Run
         from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
         from embridge_edge.verbs.quantize import quantized
         from embridge_edge.verbs.workflow import distill_checkpoint, train_checkpoint
 
-        plan, name = self.recipe, f"{self.division.tag} {kind}"
+        plan = self.recipe
         state = workspace.state(f"{self.division.tag}.{kind}")
-        common: dict[str, Any] = {
-            "seed": self.seed,
-            "share": share,
-            "state": state,
-            "state_key": key,
-            "progress": self.progress,
-            "name": name,
-        }
+        run = Run(self.seed, f"{self.division.tag} {kind}", state, key, self.progress)
 
         def model() -> Checkpoint:
             if kind == "student":
                 teacher = self.division.folder(workspace, "teacher")
                 parent = sha256_of_file(teacher / "model.safetensors")
-                return distill_checkpoint(job, load_checkpoint(teacher), plan, parents=[parent], **common)
+                return distill_checkpoint(job, load_checkpoint(teacher), plan, run, share=share, parents=[parent])
             if kind == "teacher" and self.given is not None:
                 return load_checkpoint(self.given)
-            return train_checkpoint(job, plan, supervised=kind == "supervised", parents=[self.data_sha256], **common)
+            supervised = kind == "supervised"
+            return train_checkpoint(job, plan, run, supervised=supervised, share=share, parents=[self.data_sha256])
 
         def make(folder: Path) -> None:
             if kind == "int8":

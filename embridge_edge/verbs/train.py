@@ -63,7 +63,7 @@ def train(
     Raises:
         EdgeError: wrong recipe or recordings, or `out` holds something already.
     """
-    from embridge_edge.learning.loop import key_of
+    from embridge_edge.learning.loop import Run, key_of
     from embridge_edge.model.checkpoint import save_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, train_checkpoint
     from embridge_edge.verbs.workspace import content_hash, fingerprint, refuse_inside
@@ -83,13 +83,9 @@ def train(
     checkpoint = train_checkpoint(
         job,
         plan,
-        seed=seed,
+        Run(seed, name, state, key, progress),
         supervised=supervised,
-        state=state,
-        state_key=key,
         parents=[content_hash(data, format)],
-        progress=progress,
-        name=name,
     )
     save_checkpoint(checkpoint, out)
     forget(state)

@@ -18,9 +18,11 @@ from embridge_edge.recipe import Recipe
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import nn
 
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.gestures import GestureLibrary
+    from embridge_edge.learning.loop import Run
     from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
@@ -129,15 +131,11 @@ def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split 
 def train_checkpoint(
     job: Job,
     recipe: Recipe,
+    run: Run,
     *,
-    seed: int,
     supervised: bool = False,
     share: float = 1.0,
-    state: Path | None = None,
-    state_key: str = "",
     parents: Sequence[str] = (),
-    progress: Progress = SILENT,
-    name: str = "teacher",
 ) -> Checkpoint:
     """Train a teacher, or the supervised network of its size, and fit its heads.
 
@@ -151,20 +149,10 @@ def train_checkpoint(
     if supervised:
         plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
     shape = teacher_shape(job.windows, recipe.teacher)
-    network = train_teacher(
-        job.windows,
-        job.train,
-        shape,
-        plan,
-        job.library,
-        seed=seed,
-        state=state,
-        state_key=state_key,
-        progress=progress,
-        name=name,
-    )
+    network = train_teacher(job.windows, job.train, shape, plan, job.library, run)
     poses = None if supervised else pose_embeddings(network, job.library, job.windows.gestures)
-    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
+    labels = network.labels if plan.label_weight else None
+    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed)
     return Checkpoint(
         kind="supervised" if supervised else "teacher",
         shape=shape.to_dict(),
@@ -172,7 +160,7 @@ def train_checkpoint(
         chain=job.windows.chain,
         gestures=job.windows.gestures,
         heads=heads,
-        provenance=provenance(job, recipe, seed, parents),
+        provenance=provenance(job, recipe, run.seed, parents),
     )
 
 
@@ -180,14 +168,10 @@ def distill_checkpoint(
     job: Job,
     teacher: Checkpoint,
     recipe: Recipe,
+    run: Run,
     *,
-    seed: int,
     share: float = 1.0,
-    state: Path | None = None,
-    state_key: str = "",
     parents: Sequence[str] = (),
-    progress: Progress = SILENT,
-    name: str = "student",
 ) -> Checkpoint:
     """Distil a teacher into a student on a job's training windows, and fit the student's heads."""
     from typing import cast
@@ -208,25 +192,15 @@ def distill_checkpoint(
     job = replace(job, windows=job.windows.with_chain(teacher.chain))
     master = cast(Teacher, teacher.network())
     plan = _shorter(recipe.distill, share)
-    lesson = teach(master, job.windows, job.train, plan.teacher_windows, seed, progress)
+    lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress)
     shape = student_shape(job.windows, recipe.student, master.shape.embedding)
-    network = distill_student(
-        job.windows,
-        job.train,
-        lesson,
-        master,
-        shape,
-        plan,
-        recipe.train.temperature,
-        seed=seed,
-        state=state,
-        state_key=state_key,
-        progress=progress,
-        name=name,
+    network, to_labels = distill_student(
+        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature, run
     )
     poses = pose_embeddings(master, job.library, job.windows.gestures)
-    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), poses, seed)
-    origin = provenance(job, recipe, seed, parents)
+    labels = to_labels if plan.label_weight else None
+    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed)
+    origin = provenance(job, recipe, run.seed, parents)
     for seen in ("seen_sessions", "seen_wearers"):  # what the teacher has seen, the student knows through it
         origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ())})
     return Checkpoint(
@@ -269,14 +243,22 @@ def _shorter(plan: Any, share: float) -> Any:
     return replace(plan, **{name: max(min(1, count), round(count * share)) for name, count in steps.items()})
 
 
-def _heads(job: Job, recipe: Recipe, embedded: Any, poses: Floats | None, seed: int) -> tuple[Head, ...]:
-    """Linear probe, pose rows and pose read-out, as far as the data allow."""
-    from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head
+def _heads(
+    job: Job, recipe: Recipe, embedded: Any, labels: nn.Linear | None, poses: Floats | None, seed: int
+) -> tuple[Head, ...]:
+    """Linear rows, pose rows and pose read-out, as far as the data allow.
+
+    The linear rows are the label layer that was trained with the network, or a probe where none was.
+    """
+    from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head, trained_head
 
     windows = job.windows
     heads: list[Head | None] = []
     labelled = job.train[windows.labels[job.train] >= 0]
-    if len(labelled):
+    if len(labelled) and labels is not None:
+        weights, bias = (parameter.detach().numpy() for parameter in (labels.weight, labels.bias))
+        heads.append(trained_head(weights, bias, windows.labels[labelled], windows.gestures))
+    elif len(labelled):
         chosen = probe_windows(windows, labelled, recipe.evaluate.probe_windows, seed)
         heads.append(linear_head(embedded(chosen), windows.labels[chosen], windows.gestures))
     if poses is not None and len(poses):

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import POSE
 from embridge_edge.learning.baselines import baseline_answers, lda_rows, ridge_rows, time_domain_features
-from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head
+from embridge_edge.learning.probes import linear_head, pose_head, probe_windows, regression_head, trained_head
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.head import Head, make_head
 from embridge_edge.recordings.recording import Recording
@@ -80,13 +80,17 @@ def test_constant_feature_gets_no_weight_from_ridge() -> None:
     assert abs(weights[0, 0]) < 1e-9
 
 
+@pytest.mark.parametrize("correlated", [0.0, 30.0])
 @pytest.mark.parametrize("classes", [2, 5, 9])
-def test_int8_rows_decide_as_the_float_rows_do(classes: int) -> None:
+def test_rounded_rows_decide_as_the_float_rows_do(classes: int, correlated: float) -> None:
     features, labels = clouds(classes, seed=classes, width=32)
+    random = np.random.default_rng(classes)
+    common = random.normal(size=(len(features), 4)) @ random.normal(size=(4, 32))  # large directions that tell nothing
+    features = (features + correlated * common).astype(np.float32)
     weights, bias = lda_rows(features, labels, classes)
     floats = np.argmax(features @ weights.T + bias, axis=1)
     head = make_head("linear", [str(n) for n in range(classes)], weights, bias)
-    assert head.rows.dtype == np.int8
+    assert head.rows.dtype == np.int16
     assert np.mean(head.decide(features) == floats) >= 0.99
     again = Head.from_dict(head.to_dict())
     np.testing.assert_array_equal(again.scores(features), head.scores(features))
@@ -94,7 +98,7 @@ def test_int8_rows_decide_as_the_float_rows_do(classes: int) -> None:
 
 def test_silent_row_and_unknown_kind() -> None:
     head = make_head("linear", ["a", "b"], np.array([[0.0, 0.0], [1.0, -2.0]], np.float32), np.zeros(2, np.float32))
-    assert head.rows.tolist() == [[0, 0], [64, -127]]
+    assert head.rows.tolist() == [[0, 0], [16384, -32767]]
     assert np.isfinite(head.scale).all()
     with pytest.raises(EdgeError, match="Unknown head 'svm'; choose from linear"):
         make_head("svm", [], np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
@@ -125,6 +129,17 @@ def test_regression_head_reads_the_angles_that_vary() -> None:
     assert head.names == (POSE[5], POSE[20])
     np.testing.assert_allclose(head.scores(embeddings), embeddings[:, :2] * [1, -1], atol=0.05)
     assert regression_head(embeddings, np.full((500, len(POSE)), np.nan, np.float32)) is None
+
+
+def test_trained_head_never_names_a_gesture_that_it_was_not_taught() -> None:
+    random = np.random.default_rng(0)
+    weights, bias = random.normal(size=(3, 4)).astype(np.float32), np.array([0.0, 50.0, 0.0], np.float32)
+    head = trained_head(weights, bias, np.array([0, 2, 2]), ("a", "b", "c"))
+    decided = head.decide(random.normal(size=(200, 4)).astype(np.float32))
+    assert set(decided) == {0, 2}
+    assert head.kind == "linear"
+    rounded = weights - head.rows * head.scale[:, None]
+    np.testing.assert_allclose(rounded[[0, 2]], 0.0, atol=head.scale.max() / 2)
 
 
 def test_pose_head_leaves_gestures_without_a_pose_out() -> None:

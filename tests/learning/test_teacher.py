@@ -16,6 +16,7 @@ from embridge_edge.gestures import POSE, read_library
 from embridge_edge.learning import loop
 from embridge_edge.learning import teacher as training
 from embridge_edge.learning.distill import Lesson, distill_student, student_shape, teach
+from embridge_edge.learning.loop import Run
 from embridge_edge.learning.splits import training_windows
 from embridge_edge.learning.teacher import embed, pose_embeddings, teacher_shape, train_teacher
 from embridge_edge.learning.windows import WindowSet
@@ -33,7 +34,7 @@ LIBRARY = read_library()
 
 def trained(windows: WindowSet, plan: TrainPlan = TRAIN, seed: int = 0, state: Path | None = None) -> Teacher:
     which = training_windows(windows, None)
-    return train_teacher(windows, which, teacher_shape(windows, PLAN), plan, LIBRARY, seed=seed, state=state)
+    return train_teacher(windows, which, teacher_shape(windows, PLAN), plan, LIBRARY, Run(seed, state=state))
 
 
 def assert_equal(one: torch.nn.Module, two: torch.nn.Module) -> None:
@@ -221,10 +222,11 @@ def test_teacher_and_student_learn_from_whatever_is_known(
         LIBRARY.pose(name) is not None for name in windows.gestures
     ]
     lesson = teach(teacher, windows, which, 100, 0)
-    student = distill_student(
-        windows, which, lesson, teacher, student_shape(windows, StudentPlan((8, 8), (3, 3), (2, 2), 2), 8),
-        DistillPlan(steps=3, batch=8), 0.07, seed=0,
-    )  # fmt: skip
+    shape = student_shape(windows, StudentPlan((8, 8), (3, 3), (2, 2), 2), 8)
+    student, to_labels = distill_student(
+        windows, which, lesson, teacher, shape, DistillPlan(steps=3, batch=8), 0.07, Run()
+    )
+    assert to_labels.weight.shape == (max(1, len(windows.gestures)), 8)
     assert np.isfinite(embed(student, windows, which)).all()
 
 
@@ -267,7 +269,7 @@ def test_student_is_reproducible_and_goes_on(
     plan = DistillPlan(steps=8, batch=8)
 
     def distilled(state: Path | None = None) -> torch.nn.Module:
-        return distill_student(people, which, lesson, teacher, shape, plan, 0.07, seed=0, state=state)
+        return torch.nn.ModuleList(distill_student(people, which, lesson, teacher, shape, plan, 0.07, Run(state=state)))
 
     whole = distilled()
     assert_equal(whole, distilled())
