@@ -16,3 +16,9 @@ class GateMissed(EdgeError):
     """A gate of the recipe, or a verification, was missed. Everything is written; the numbers are not good enough."""
 
     exit_status = GATE_MISSED
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line of at most 160 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:157]}…"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.errors import EdgeError
+from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.quiet import silenced
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def to_onnx(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
     """
     import torch
 
-    from embridge_edge.export.reading import run_onnx
+    from embridge_edge.export.running import run_onnx
 
     if module.training:
         raise EdgeError("The module is in training mode; call eval() and fold its BatchNorms before converting it.")
@@ -74,7 +74,7 @@ def _converted(module: torch.nn.Module, example: torch.Tensor) -> bytes:
     except ImportError as error:
         raise _missing(error) from None
     except Exception as error:
-        raise EdgeError(f"torch cannot convert this module to ONNX ({_first_line(error)}); simplify it.") from None
+        raise EdgeError(f"torch cannot convert this module to ONNX ({one_line(error)}); simplify it.") from None
     _strip_traces(proto)
     return bytes(proto.SerializeToString(deterministic=True))
 
@@ -144,7 +144,7 @@ def quantize_onnx(float_model: bytes, calibration: npt.NDArray[np.float32], *, s
         raise
     except Exception as error:
         raise EdgeError(
-            f"ONNX Runtime cannot quantize this model ({_first_line(error)}); check it with the float model."
+            f"ONNX Runtime cannot quantize this model ({one_line(error)}); check it with the float model."
         ) from None
     _strip_traces(quantized)
     return bytes(quantized.SerializeToString(deterministic=True))
@@ -188,8 +188,3 @@ def _missing(error: ImportError) -> EdgeError:
     return EdgeError(
         f"ONNX needs onnx, onnxscript and onnxruntime ({error.name} is missing); install embridge-edge[onnx]."
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}…"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.errors import EdgeError
+from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.flatbuffer import repack_inline, with_readable_names
 from embridge_edge.export.quiet import silenced
 from embridge_edge.firmware_bridge.graph import Graph, float_ops, op_counts, read_graph
@@ -35,7 +35,7 @@ def to_tflite(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
     """
     import torch
 
-    from embridge_edge.export.reading import run_tflite
+    from embridge_edge.export.running import run_tflite
 
     if module.training:
         raise EdgeError("The module is in training mode; call eval() and fold its BatchNorms before converting it.")
@@ -73,7 +73,7 @@ def _converted(module: torch.nn.Module, example: torch.Tensor) -> bytes:
         ) from None
     except Exception as error:
         raise EdgeError(
-            f"litert-torch cannot convert this module ({_one_line(error)}); simplify it to supported ops."
+            f"litert-torch cannot convert this module ({one_line(error)}); simplify it to supported ops."
         ) from None
 
 
@@ -240,7 +240,7 @@ def _quantized(float_model: bytes, statistics: dict[str, Any]) -> bytes:
         raise _missing_quantizer(error) from None
     except (ValueError, RuntimeError) as error:
         raise EdgeError(
-            f"The model cannot be quantized ({_one_line(error)}); check its ops with the float model."
+            f"The model cannot be quantized ({one_line(error)}); check its ops with the float model."
         ) from None
 
 
@@ -248,8 +248,3 @@ def _missing_quantizer(error: ImportError) -> EdgeError:
     return EdgeError(
         f"Quantizing TFLite needs ai-edge-quantizer ({error.name} is missing); install embridge-edge[tflite]."
     )
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}…"

@@ -118,14 +118,15 @@ def check(
     model = open_model(artifact)
     other = None if against is None else open_model(against)
     judged: dict[str, Any] = {}
-    inputs = None
+    columns = None
     if data is not None:
-        judged, inputs = _judge(model, other, data, split, format, seed, progress)
+        judged, columns = _judge(model, other, data, split, format, seed, progress)
     comparison = rows = None
     if other is not None:
-        comparison = _compare(model, other, inputs, seed)
+        comparison = _compare(model, other, columns, seed)
     if layers:
-        rows = layer_table(model.path, None if other is None else other.path, _some(inputs, model, LAYER_WINDOWS, seed))
+        windows = _inputs(model, columns, LAYER_WINDOWS, seed)
+        rows = layer_table(model.path, None if other is None else other.path, windows)
     return CheckReport(
         model=model.name,
         data=None if data is None else data.name,
@@ -145,7 +146,7 @@ def _judge(
     seed: int,
     progress: Progress,
 ) -> tuple[dict[str, Any], Floats]:
-    """Scores of the model, of the baselines, and of the other model where it can be judged; and some of the inputs."""
+    """Scores of the model, of the baselines, and of the other model where it can be judged; and some windows before normalisation."""
     import dataclasses
 
     from embridge_edge.learning.baselines import baseline_answers
@@ -187,19 +188,19 @@ def _judge(
     judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed, twins)
     found = {name: getattr(judgement, name) for name in ("results", "confusions", "per_wearer")}
     some = job.test[:: max(1, len(job.test) // 4096)]
-    return found | {"split": chosen.name}, windows.with_chain(model.chain).inputs(some)
+    return found | {"split": chosen.name}, model.chain.columns_of(windows.signal, windows.starts[some])
 
 
-def _some(inputs: Floats | None, model: OpenModel, count: int, seed: int) -> Floats:
-    """Windows to compare on: of the recordings, or white noise of unit power where there are none."""
+def _inputs(model: OpenModel, columns: Floats | None, count: int, seed: int) -> Floats:
+    """What a model takes: some windows under its own normalisation, or white noise of unit power where there are none."""
     import numpy as np
 
-    if inputs is not None:
-        return inputs[:: max(1, len(inputs) // count)]
+    if columns is not None and model.chain is not None:
+        return model.chain.normalised(columns[:: max(1, len(columns) // count)])
     return np.random.default_rng(seed).standard_normal((count, *model.input_shape)).astype(np.float32)
 
 
-def _compare(model: OpenModel, other: OpenModel, inputs: Floats | None, seed: int) -> dict[str, Any]:
+def _compare(model: OpenModel, other: OpenModel, columns: Floats | None, seed: int) -> dict[str, Any]:
     import numpy as np
 
     from embridge_edge.learning.scores import mean_removed_error
@@ -209,19 +210,27 @@ def _compare(model: OpenModel, other: OpenModel, inputs: Floats | None, seed: in
         raise EdgeError(
             f"{model.path} takes {one}, {other.path} takes {two}; only models of one input can be compared."
         )
-    windows = _some(inputs, model, NOISE_WINDOWS if inputs is None else len(inputs), seed)
-    mine, its = model.embed(windows), other.embed(windows)
+    count = NOISE_WINDOWS if columns is None else len(columns)
+    windows = _inputs(model, columns, count, seed)
+    # The other model may have been normalised otherwise; a bare file has no chain and takes what the first one takes.
+    own = windows if other.chain is None else _inputs(other, columns, count, seed)
+    mine, its = model.embed(windows), other.embed(own)
     if mine.shape != its.shape:
         raise EdgeError(
             f"{model.path} gives {mine.shape[1]} values, {other.path} {its.shape[1]}; they are not versions of one model."
         )
     head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
-    flips = None if head is None else float(np.mean(head.decide(mine) != head.decide(its)))
+    flips = None
+    if head is not None:
+        its_head = next((one for one in other.heads if one.kind == head.kind), head)
+        flips = float(
+            np.mean(np.array(head.names)[head.decide(mine)] != np.array(its_head.names)[its_head.decide(its)])
+        )
     return {
         "model": model.name,
         "against": other.name,
         "inputs": f"{len(windows)} windows of white noise (give --data for recordings)"
-        if inputs is None
+        if columns is None
         else f"{len(windows)} test windows",
         "class_flips": flips,
         "mean_removed_error": mean_removed_error(its, mine),
@@ -231,7 +240,7 @@ def _compare(model: OpenModel, other: OpenModel, inputs: Floats | None, seed: in
 
 def layer_table(path: Path, twin: Path | None, inputs: Floats) -> list[dict[str, Any]]:
     """Error of each int8 layer against the float twin, worst first."""
-    from embridge_edge.export.reading import layer_errors
+    from embridge_edge.export.comparing import layer_errors
 
     if path.is_dir() or path.suffix != ".tflite":
         raise EdgeError(f"--layers needs an int8 .tflite, not {path}; quantize first.")

@@ -46,7 +46,8 @@ def parity(
     """
     import numpy as np
 
-    from embridge_edge.export.reading import dequantize_values, read_artifact, run_tflite
+    from embridge_edge.export.reading import dequantize_values, read_artifact
+    from embridge_edge.export.running import run_tflite
     from embridge_edge.verbs.models import open_model
 
     path = division.folder(workspace, "int8") / "student_int8.tflite"

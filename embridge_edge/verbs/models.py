@@ -101,7 +101,8 @@ def _from_checkpoint(path: Path) -> OpenModel:
 
 
 def _from_artifact(path: Path) -> OpenModel:
-    from embridge_edge.export.reading import read_artifact, run_onnx, run_tflite
+    from embridge_edge.export.reading import read_artifact
+    from embridge_edge.export.running import run_onnx, run_tflite
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.model.head import Head
 

@@ -255,7 +255,7 @@ def _lacking(graph: Graph, target: Target) -> tuple[str, ...]:
 
 
 def _arena(artifact: Path) -> tuple[int | None, str]:
-    from embridge_edge.export.reading import tflm_arena_bytes
+    from embridge_edge.export.running import tflm_arena_bytes
 
     try:
         return tflm_arena_bytes(artifact), ""
@@ -267,7 +267,7 @@ def _latencies(
     model: Artifact, repeats: int, budget_s: float, seed: int, progress: Progress
 ) -> tuple[RuntimeLatency, ...]:
     """Latency on each runtime of this host that takes the file."""
-    from embridge_edge.export.reading import onnx_invoker, tflite_invoker
+    from embridge_edge.export.running import onnx_invoker, tflite_invoker
 
     window = _window(model, seed)
     loaders: dict[str, Callable[[], Callable[[Any], Any]]]

@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
-from embridge_edge.export.reading import (
-    compare_runtimes,
-    dequantize_values,
-    layer_errors,
-    quantize_values,
-    read_artifact,
-    run_onnx,
-    run_tflite,
-)
+from embridge_edge.export.comparing import compare_runtimes, layer_errors
+from embridge_edge.export.reading import dequantize_values, quantize_values, read_artifact
+from embridge_edge.export.running import run_onnx, run_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
 
 if TYPE_CHECKING:

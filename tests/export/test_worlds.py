@@ -14,17 +14,10 @@ import torch
 from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import tflite
+from embridge_edge.export.comparing import compare_runtimes, layer_errors
 from embridge_edge.export.flatbuffer import repack_inline
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
-from embridge_edge.export.reading import (
-    RUNTIMES,
-    Runtime,
-    compare_runtimes,
-    layer_errors,
-    run_onnx,
-    run_tflite,
-    tflm_arena_bytes,
-)
+from embridge_edge.export.running import RUNTIMES, Runtime, run_onnx, run_tflite, tflm_arena_bytes
 from embridge_edge.firmware_bridge.graph import float_ops, macs, op_counts, peak_activation_bytes, read_graph
 from embridge_edge.model.student import Student, StudentShape
 

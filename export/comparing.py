@@ -1,0 +1,168 @@
+"""How far two runs of a model are apart: layer by layer, and runtime by runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embridge_edge.errors import EdgeError
+from embridge_edge.export.reading import Values, dequantize_values
+from embridge_edge.export.running import Runtime, layer_values, run_tflite
+from embridge_edge.firmware_bridge.graph import Tensor, activations, read_graph
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """How far one int8 activation is from its float twin, over all inputs.
+
+    Attributes:
+        name: tensor name, the same in both models.
+        op: the op that writes it.
+        snr_db: energy of the float values over that of the difference, in decibels.
+        cosine: between all float and all int8 values.
+        mean_removed_error: RMS of the difference over RMS of the float values, both after taking each element's mean
+            over the inputs away: what stays depends on the input, and only that can decide anything.
+        clipped: share of the int8 values at either end of their range where the float value lies beyond it.
+        shape: of the tensor.
+    """
+
+    name: str
+    op: str
+    snr_db: float
+    cosine: float
+    mean_removed_error: float
+    clipped: float
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimePair:
+    """Raw int8 outputs of one runtime against those of the reference.
+
+    Attributes:
+        runtime: which.
+        max_steps: largest difference, in integer steps of the output.
+        within_one_step: share of output values that differ by one step at most.
+        equal: share of output values that are equal.
+    """
+
+    runtime: Runtime
+    max_steps: int
+    within_one_step: float
+    equal: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeComparison:
+    """The same int8 model and inputs on several runtimes.
+
+    Attributes:
+        reference: what the others are compared with.
+        pairs: one per other runtime.
+        inputs: number of windows compared.
+    """
+
+    reference: Runtime
+    pairs: tuple[RuntimePair, ...]
+    inputs: int
+
+    @property
+    def max_steps(self) -> int:
+        """Largest difference of any runtime."""
+        return max((pair.max_steps for pair in self.pairs), default=0)
+
+    @property
+    def within_one_step(self) -> float:
+        """Smallest share of values within one step."""
+        return min((pair.within_one_step for pair in self.pairs), default=1.0)
+
+
+def layer_errors(float_model: Path | bytes, int8_model: Path | bytes, inputs: Values) -> list[LayerError]:
+    """Compare every int8 activation with the float one of the same name, the worst by mean-removed error first.
+
+    The quantizer keeps tensor names, so that layers match by name. What errs at a layer's input errs behind it too: the
+    first layer in order of execution that is bad is the one to look at.
+
+    Args:
+        float_model: the model that was quantized.
+        int8_model: what came out.
+        inputs: windows `[n, T, C]`, float32; some dozens, real ones.
+
+    Raises:
+        EdgeError: the models do not share a tensor name, or one cannot run.
+    """
+    graph = read_graph(int8_model)
+    writers = {graph.tensors[index].name: op.name for op in graph.ops for index in op.outputs}
+    quantization = {tensor.name: tensor for tensor in activations(graph) if tensor.scales and not tensor.is_float}
+    exact, integers = layer_values(float_model, inputs), layer_values(int8_model, inputs)
+    errors = [
+        _layer_error(tensor, writers[name], exact[name], integers[name])
+        for name, tensor in quantization.items()
+        if name in exact and exact[name].shape == integers[name].shape
+    ]
+    if not errors:
+        raise EdgeError("The two models share no tensor name; give the float model that the int8 one was made from.")
+    return sorted(errors, key=lambda error: -error.mean_removed_error)
+
+
+def _layer_error(tensor: Tensor, op: str, exact: Values, integers: Values) -> LayerError:
+    scale, zero_point = tensor.scales[0], tensor.zero_points[0]
+    least, most = (-128 - zero_point) * scale, (127 - zero_point) * scale
+    truth = exact.astype(np.float64)
+    difference = dequantize_values(integers, scale, zero_point) - truth
+    centred, centred_difference = truth - truth.mean(axis=0), difference - difference.mean(axis=0)
+    got = truth + difference
+    return LayerError(
+        name=tensor.name,
+        op=op,
+        snr_db=10 * float(np.log10(_ratio(_energy(truth), _energy(difference)))),
+        cosine=float((truth * got).sum() / max(np.sqrt(_energy(truth) * _energy(got)), 1e-30)),
+        mean_removed_error=float(np.sqrt(_ratio(_energy(centred_difference), _energy(centred)))),
+        clipped=float(((truth < least - scale / 2) | (truth > most + scale / 2)).mean()),
+        shape=tensor.shape,
+    )
+
+
+def _energy(values: Values) -> float:
+    return float(np.square(values).sum())
+
+
+def _ratio(above: float, below: float) -> float:
+    return min(max(above, 1e-30) / max(below, 1e-30), 1e30)
+
+
+def compare_runtimes(
+    int8_model: Path | bytes,
+    inputs: Values,
+    *,
+    reference: Runtime = "litert-ref",
+    others: Sequence[Runtime] = ("tflm", "litert"),
+) -> RuntimeComparison:
+    """Run an int8 model on several runtimes and count the steps between their raw outputs.
+
+    LiteRT's reference kernels round once in FULLY_CONNECTED, TFLM twice: up to three steps on a few per cent of
+    inferences is rounding, more is a defect (weights at offsets, a BATCH_MATMUL quantized per channel).
+
+    Args:
+        int8_model: a full int8 `.tflite`.
+        inputs: windows `[n, T, C]`.
+        reference: what the others are compared with.
+        others: runtimes to compare.
+
+    Raises:
+        EdgeError: the model is not full int8 or cannot run.
+    """
+    graph = read_graph(int8_model)
+    if any(graph.tensors[index].type != "int8" for index in (*graph.inputs, *graph.outputs)):
+        raise EdgeError("Only full int8 models can be compared in integer steps; quantize inputs and outputs too.")
+    expected = run_tflite(int8_model, inputs, reference, raw=True).astype(np.int16)
+    pairs = []
+    for runtime in others:
+        steps = np.abs(run_tflite(int8_model, inputs, runtime, raw=True).astype(np.int16) - expected)
+        pairs.append(
+            RuntimePair(runtime, int(steps.max(initial=0)), float((steps <= 1).mean()), float((steps == 0).mean()))
+        )
+    return RuntimeComparison(reference, tuple(pairs), len(expected))
