@@ -80,6 +80,24 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
     return [Split(name, 0, ~test & (windows.days >= 0), test)]
 
 
+def validation_split(windows: WindowSet, split: Split) -> Split:
+    """A division of the training side of `split` by session, for choosing a recipe without looking at the test side.
+
+    Trains on each wearer's sessions but the last of those that `split` trains on, and tests on that one.
+
+    Raises:
+        EdgeError: no wearer has two sessions on the training side.
+    """
+    last: list[int] = []
+    for sessions in _sessions_by_wearer(windows):
+        own = [one for one in sessions if split.train[windows.sessions == one].any()]
+        last += own[-1:] if len(own) > 1 else []
+    if not last:
+        raise EdgeError("No wearer has two sessions to train on; record more of them to choose a recipe by.")
+    test = split.train & np.isin(windows.sessions, last)
+    return Split("session", split.fold, split.train & ~test, test)
+
+
 def training_windows(windows: WindowSet, split: Split | None) -> Index:
     """Indices of the windows that a model may be trained on: on the training side, nothing of a held-out gesture in them,
     and a label or a pose known.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.learning.splits import Split, make_splits, possible_splits, training_windows
+from embridge_edge.learning.splits import Split, make_splits, possible_splits, training_windows, validation_split
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.recordings.recording import Recording
 
@@ -82,6 +82,21 @@ def test_wearer_folds_partition_the_people_whatever_the_order_of_reading(
             assert_apart(windows, split)
         by_order.append([{windows.wearer_names[i] for i in np.unique(windows.wearers[split.test])} for split in splits])
     assert by_order[0] == by_order[1]
+
+
+def test_validation_looks_at_training_sessions_only(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    windows = cut([recording(name[0], name[1:], [(0, 60)]) for name in ("a1", "a2", "a10", "b1", "b2", "c1")])
+    split = make_splits(windows, "session")[0]
+    inner = validation_split(windows, split)
+    assert_apart(windows, inner)
+    assert not (split.test & (inner.train | inner.test)).any()
+    assert ((inner.train | inner.test) == split.train).all()
+    tested = {windows.session_names[place] for place in np.unique(windows.sessions[inner.test])}
+    assert len(tested) == 1  # of a, whose last is 10; b has one session left to train on, c never had two
+    with pytest.raises(EdgeError, match="No wearer has two sessions"):
+        validation_split(windows, inner)
 
 
 def test_folds_are_no_more_than_wearers(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
