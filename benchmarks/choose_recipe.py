@@ -68,6 +68,7 @@ def main() -> None:
     progress = Progress(quiet=False)
     jobs: dict[str, Job] = {}
     teachers: dict[str, Checkpoint] = {}
+    judged: set[object] = set()
     print("| variant | model | seed | head | probe | pose |\n|---|---|---:|---:|---:|---:|", flush=True)
     for changes in ("", *asked.vary):
         recipe = varied(base, changes)
@@ -88,10 +89,13 @@ def main() -> None:
                     if key not in teachers:
                         teachers[key] = train_checkpoint(job, recipe, replace(run, name="teacher"))
                     model = distill_checkpoint(job, teachers[key], recipe, run)
-                elif key in teachers:
-                    continue  # judged already under an earlier variant
                 else:
-                    model = teachers[key] = train_checkpoint(job, recipe, run, supervised=kind == "supervised")
+                    if key not in teachers:
+                        teachers[key] = train_checkpoint(job, recipe, run, supervised=kind == "supervised")
+                    model = teachers[key]
+                if (key, recipe.distill, recipe.student) in judged:
+                    continue  # under an earlier variant
+                judged.add((key, recipe.distill, recipe.student))
                 found = scores(job, kind, model, recipe, seed)
                 cells = " | ".join(f"{found[how]:.4f}" if how in found else "" for how in ("head", "probe", "pose"))
                 print(f"| {changes or 'as it is'} | {kind} | {seed} | {cells} |", flush=True)

@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; whatever is wrong becomes one line on stderr."""
+    stdout = sys.stdout
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments), prog_name="embridge-edge", standalone_mode=False
@@ -100,8 +101,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("Interrupted; run the same command again to go on where it stopped.", INTERRUPTED)
     except SystemExit:
-        # How click ends when whoever reads the output has gone, as `head` does: nothing is wrong.
-        return DONE
+        # How click ends when whoever reads the output has gone, as `head` does: it puts a wrapper around stdout. Nothing is
+        # wrong then; any other exit keeps its status.
+        if sys.stdout is not stdout:
+            return DONE
+        raise
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:

@@ -219,7 +219,7 @@ class EvaluatePlan:
 
 @dataclass(frozen=True)
 class GatePlan:
-    """Limits whose breach ends `deploy` with status 3. None leaves a limit open."""
+    """Limits whose breach ends `deploy` with status 3. None, `false` in a recipe file, leaves one open."""
 
     student_balanced_accuracy: float | None = None
     int8_loss: float | None = 0.01
@@ -310,7 +310,7 @@ def _build(kind: type[Any], table: object, place: str) -> Any:
 def _typed(value: Any, hint: Any, where: str) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for option in options:
-        if option is type(None) and value is None:
+        if option is type(None) and (value is None or value is False):  # TOML has no null
             return None
         if typing.get_origin(option) is Literal and isinstance(value, str):
             return value  # the plan says which there are

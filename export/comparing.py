@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +45,16 @@ class RuntimePair:
     Attributes:
         runtime: which.
         max_steps: largest difference, in integer steps of the output.
-        within_one_step: share of output values that differ by one step at most.
-        equal: share of output values that are equal.
+        within_one_step: share of windows in which no output differs by more than one step.
+        equal: share of windows in which all outputs are equal.
+        class_flips: share of windows that are decided differently; None where nothing decides.
     """
 
     runtime: Runtime
     max_steps: int
     within_one_step: float
     equal: float
+    class_flips: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +78,7 @@ class RuntimeComparison:
 
     @property
     def within_one_step(self) -> float:
-        """Smallest share of values within one step."""
+        """Smallest share of windows within one step."""
         return min((pair.within_one_step for pair in self.pairs), default=1.0)
 
 
@@ -140,6 +142,7 @@ def compare_runtimes(
     *,
     reference: Runtime = "litert-ref",
     others: Sequence[Runtime] = ("tflm", "litert"),
+    decide: Callable[[Values], Values] | None = None,
 ) -> RuntimeComparison:
     """Run an int8 model on several runtimes and count the steps between their raw outputs.
 
@@ -151,18 +154,31 @@ def compare_runtimes(
         inputs: windows `[n, T, C]`.
         reference: what the others are compared with.
         others: runtimes to compare.
+        decide: real outputs `[n, values]` to the gesture of each window, `[n]`.
 
     Raises:
         EdgeError: the model is not full int8 or cannot run.
     """
     graph = read_graph(int8_model)
+    given = graph.tensors[graph.outputs[0]]
     if any(graph.tensors[index].type != "int8" for index in (*graph.inputs, *graph.outputs)):
         raise EdgeError("Only full int8 models can be compared in integer steps; quantize inputs and outputs too.")
-    expected = run_tflite(int8_model, inputs, reference, raw=True).astype(np.int16)
+
+    def run(runtime: Runtime) -> tuple[Values, Values | None]:
+        raw = run_tflite(int8_model, inputs, runtime, raw=True)
+        raw = raw.reshape(len(raw), -1)
+        real = dequantize_values(raw, given.scales[0], given.zero_points[0])
+        return raw.astype(np.int16), None if decide is None else decide(real)
+
+    expected, decided = run(reference)
     pairs = []
     for runtime in others:
-        steps = np.abs(run_tflite(int8_model, inputs, runtime, raw=True).astype(np.int16) - expected)
+        raw, its = run(runtime)
+        steps = np.abs(raw - expected).max(axis=1, initial=0)
+        flips = None if its is None else float(np.mean(its != decided))
         pairs.append(
-            RuntimePair(runtime, int(steps.max(initial=0)), float((steps <= 1).mean()), float((steps == 0).mean()))
+            RuntimePair(
+                runtime, int(steps.max(initial=0)), float((steps <= 1).mean()), float((steps == 0).mean()), flips
+            )
         )
     return RuntimeComparison(reference, tuple(pairs), len(expected))

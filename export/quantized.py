@@ -63,6 +63,9 @@ def quantize_student(
     )
 
 
+QUANTIZED_FILES = ("student_int8.tflite", "student.tflite", "student.onnx", "calibration.safetensors", "quantized.json")
+
+
 def save_quantized(model: QuantizedModel, folder: Path) -> None:
     """Write the models, `calibration.safetensors` and `quantized.json` into a folder; whole or not at all."""
     from safetensors.numpy import save_file

@@ -146,6 +146,12 @@ def test_each_error_has_its_status(
     assert "".join(lines).startswith(says)
 
 
+def test_exit_of_a_library_is_not_taken_for_success(verb: Callable[..., None]) -> None:
+    verb(raising(SystemExit("boom")))
+    with pytest.raises(SystemExit, match="boom"):
+        run(["targets"])
+
+
 def test_defect_keeps_its_traceback(verb: Callable[..., None]) -> None:
     verb(raising(ZeroDivisionError("a defect")))
     with pytest.raises(ZeroDivisionError):

@@ -136,6 +136,17 @@ def test_whole_number_counts_as_a_float_and_hashes_alike(tmp_path: Path) -> None
     assert one.sha256 == two.sha256
 
 
+def test_false_leaves_what_may_be_left_open(tmp_path: Path) -> None:
+    file = tmp_path / "open.toml"
+    file.write_text('name = "x"\ntarget = "host"\n[chain]\nbandpass_hz = false\n[gates]\nclass_flips = false\n')
+    recipe = find_recipe(str(file))
+    assert recipe.chain.bandpass_hz is None
+    assert recipe.gates.class_flips is None
+    file.write_text('name = "x"\ntarget = "host"\n[chain]\nwindow_ms = false\n')
+    with pytest.raises(EdgeError, match="window_ms"):
+        find_recipe(str(file))
+
+
 def test_stored_recipe_that_is_damaged_is_one_line() -> None:
     with pytest.raises(EdgeError, match="The stored recipe: target is missing"):
         recipe_from_dict({"name": "x"})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,34 +101,52 @@ def fit(
     losses: list[float] = []
     network.train()
     last_save = time.monotonic()
-    with progress.bar(label, schedule.steps, "step") as advance:
+    with progress.bar(label, schedule.steps, "step") as advance, _interrupt_noted() as interrupted:
         advance(first)
-        step = first
-        try:
-            for step in range(first, schedule.steps):
-                torch.manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.rate_at(step)
-                loss = loss_of(step)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
-                optimizer.step()
-                losses.append(float(loss.detach()))
-                if not torch.isfinite(loss.detach()):
-                    raise EdgeError(
-                        f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals."
-                    )
-                advance(1)
-                if saved is not None and time.monotonic() - last_save > SAVE_EVERY_S:
-                    _save(network, optimizer, parameters, step + 1, saved)
-                    last_save = time.monotonic()
-        except KeyboardInterrupt:
-            if saved is not None and len(losses) == step - first + 1:  # the step is whole
+        for step in range(first, schedule.steps):
+            torch.manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate_at(step)
+            loss = loss_of(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            if not torch.isfinite(loss.detach()):
+                raise EdgeError(
+                    f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals."
+                )
+            advance(1)
+            if saved is not None and (interrupted() or time.monotonic() - last_save > SAVE_EVERY_S):
                 _save(network, optimizer, parameters, step + 1, saved)
-            raise
+                last_save = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
     network.eval()
     return losses
+
+
+@contextlib.contextmanager
+def _interrupt_noted() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait until a step is whole: yields a function that says whether it came. A second one does not wait."""
+    came = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal came
+        if came:
+            raise KeyboardInterrupt
+        came = True
+
+    # Only the main thread may set a handler; and a job in the background, which ignores SIGINT, goes on ignoring it.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def key_of(*parts: object) -> str:

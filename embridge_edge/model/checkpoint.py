@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KINDS = ("teacher", "supervised", "student")
+CHECKPOINT_FILES = ("model.json", "model.safetensors")
 
 
 @dataclass(frozen=True)

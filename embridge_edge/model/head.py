@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
 
-KINDS = ("linear", "means", "poses", "regression")
+KINDS = ("linear", "poses", "regression")
 
 LARGEST = 32767
 
@@ -30,7 +30,7 @@ class Head:
     .08 of balanced accuracy. Times an int8 embedding of up to 512 values the sum still fits an int32.
 
     Attributes:
-        kind: "linear" (label layer or linear-probe rows), "means" (class means), "poses" (pose-tower outputs), "regression" (joint angles, radians).
+        kind: "linear" (label layer or linear-probe rows), "poses" (pose-tower outputs), "regression" (joint angles, radians).
         names: gestures, or joints.
         rows: int16 `[names, embedding]`; scale, bias: float32 `[names]`.
     """

@@ -113,9 +113,10 @@ def check(
     Raises:
         EdgeError: the model lacks what judging needs, has seen the test windows, or does not fit the recordings.
     """
-    if data is None and against is None and not layers:
-        raise EdgeError("Nothing to check with: give recordings with --data, or another model with --against.")
     model = open_model(artifact)
+    if data is None and against is None and not layers:
+        lacks = f"{model.path} lacks a {', a '.join(model.lacks)}. " if model.lacks else ""
+        raise EdgeError(f"{lacks}Nothing to check with: give recordings with --data, or another model with --against.")
     other = None if against is None else open_model(against)
     judged: dict[str, Any] = {}
     columns = None
@@ -129,7 +130,7 @@ def check(
         rows = layer_table(model.path, None if other is None else other.path, windows)
     return CheckReport(
         model=model.name,
-        data=None if data is None else data.name,
+        data=None if data is None else data.resolve().name,
         split=judged.pop("split", None),
         comparison=comparison,
         layers=tuple(rows or ()),
@@ -185,7 +186,7 @@ def _judge(
         embeddings = embed_windows(one, windows, job.test, progress)
         answers.append(answer(one.name, chosen.name, windows, job.test, embeddings, one.heads))
     twins = {model.name: judged[1].name} if len(judged) > 1 else {}
-    judgement = judge(windows, answers, data.name, recipe.windows.hold_out_gestures, seed, twins)
+    judgement = judge(windows, answers, data.resolve().name, recipe.windows.hold_out_gestures, seed, twins)
     found = {name: getattr(judgement, name) for name in ("results", "confusions", "per_wearer")}
     some = job.test[:: max(1, len(job.test) // 4096)]
     return found | {"split": chosen.name}, model.chain.columns_of(windows.signal, windows.starts[some])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import click
 
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json, written_by_rename
 from embridge_edge.errors import EdgeError, GateMissed
-from embridge_edge.hardware.host import usable_cores
+from embridge_edge.hardware.host import host_facts, usable_cores
 from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, Recipe, find_recipe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
 
 WORK = "work"
+WRITTEN_LAST = ("manifest.json", "report.html", "report.json")
 SHIPPED = ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx")
 
 
@@ -78,6 +80,7 @@ def deploy(
         EdgeError: wrong recipe or recordings, or `out` holds something that deploy did not write.
     """
     started = time.monotonic()
+    title = data.resolve().name
     plan = find_recipe(recipe)
     foreign = out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir()
     if out.is_file() or (foreign and not force):
@@ -85,7 +88,8 @@ def deploy(
             f"{out} holds something that deploy did not write; choose another --out, or use it with --force."
         )
     refuse_inside(out, data)
-    find_target(plan.target)
+    target = find_target(plan.target)
+    trained = None if checkpoint is None else _trained_split(checkpoint)
     stamp = fingerprint(data, format)
     workspace = Workspace(out / WORK, progress)
     hashed, _ = workspace.step(
@@ -96,23 +100,25 @@ def deploy(
     data_sha256 = str(read_json(hashed / "recordings.json")["sha256"])
     windows, key = _windows(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
-    divisions = _divisions(windows, plan, checkpoint)
+    divisions = _divisions(windows, plan, trained)
     primary = divisions[0]
-    kinds = [("supervised",)] if windows.gestures else []
+    supervised = [("supervised",)] if windows.gestures else []
     works = [
-        Work(division, some, workspace.folder, plan, key, data_sha256, seed, checkpoint, progress)
+        Work(division, kinds, workspace.folder, plan, key, data_sha256, seed, checkpoint, progress)
         for division in divisions
-        for some in ([CHAIN, *kinds] if division.primary else [CHAIN])
+        for kinds in ([CHAIN, *supervised] if division.first_split else [CHAIN])
     ]
     workspace.minutes += do_all(works, usable_cores())
     judgements = [
-        judgement_of(workspace, windows, [one for one in divisions if one.split == name], plan, data.name, seed)
+        judgement_of(workspace, windows, [work for work in works if work.division.split == name], plan, title, seed)
         for name in dict.fromkeys(division.split for division in divisions)
     ]
-    exported = _ship(workspace, out, primary)
+    for name in WRITTEN_LAST:  # a manifest over other files would be worse than none
+        (out / name).unlink(missing_ok=True)
+    exported = _ship(workspace, out, primary, ("teacher", "student", *(name for kinds in supervised for name in kinds)))
     measured, _ = workspace.step(
         "measured",
-        [key, exported, plan.to_dict(), seed],
+        [key, exported, plan.to_dict(), target.to_json(), asdict(host_facts()), seed],
         lambda folder: write_json(
             folder / "measured.json",
             {
@@ -125,12 +131,12 @@ def deploy(
     )
     results = [result.to_json() for judgement in judgements for result in judgement.results]
     report: dict[str, Any] = {
-        "title": f"{data.name} on {plan.target}",
+        "title": f"{title} on {plan.target}",
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "recipe": plan.to_dict(),
         "recipe_sha256": plan.sha256,
         "seed": seed,
-        "data": _about(windows, data),
+        "data": _about(windows, title),
         "chain": dict(windows.chain.resolved),
         "results": results,
         "confusions": [table for judgement in judgements for table in judgement.confusions],
@@ -142,6 +148,22 @@ def deploy(
     report["wall_minutes"] = (time.monotonic() - started) / 60.0
     _write_bundle(out, report, plan, data_sha256, seed)
     return DeployReport(out, report)
+
+
+def _trained_split(checkpoint: Path) -> str:
+    """The split that a checkpoint was trained with.
+
+    Raises:
+        EdgeError: no checkpoint, or trained on everything.
+    """
+    from embridge_edge.model.checkpoint import load_checkpoint
+
+    split = str(load_checkpoint(checkpoint).provenance.get("split"))
+    if split not in SPLITS:
+        raise EdgeError(
+            f"{checkpoint} was trained on everything, which leaves nothing to judge it on; train with --split."
+        )
+    return split
 
 
 def _windows(workspace: Workspace, data: Path, plan: Recipe, format: str | None, stamp: str) -> tuple[WindowSet, str]:
@@ -158,33 +180,28 @@ def _windows(workspace: Workspace, data: Path, plan: Recipe, format: str | None,
     return WindowSet.load(folder), key
 
 
-def _divisions(windows: WindowSet, plan: Recipe, checkpoint: Path | None) -> list[Division]:
-    """The splits to train and judge on; the first is the one whose models ship."""
-    from embridge_edge.learning.splits import make_splits, possible_splits
-    from embridge_edge.model.checkpoint import load_checkpoint
+def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Division]:
+    """The splits to train and judge on; the first is the one whose models ship.
 
-    if checkpoint is None:
-        names = list(plan.evaluate.splits) or possible_splits(windows)
-    else:
-        trained = str(load_checkpoint(checkpoint).provenance.get("split"))
-        if trained not in SPLITS:
-            raise EdgeError(
-                f"{checkpoint} was trained on everything, which leaves nothing to judge it on; train with --split."
-            )
-        names = [trained]
+    Args:
+        trained: the split that a teacher to start from was trained with.
+    """
+    from embridge_edge.learning.splits import make_splits, possible_splits
+
+    names = [trained] if trained else list(plan.evaluate.splits) or possible_splits(windows)
     counts = {name: len(make_splits(windows, name, plan.evaluate.folds)) for name in names}
-    if checkpoint is not None:  # it has seen the test side of every fold but the first
+    if trained:  # it has seen the test side of every fold but the first
         counts = dict.fromkeys(names, 1)
     return [
-        Division(name, fold, several=counts[name] > 1, primary=place == 0 and fold == 0)
+        Division(name, fold, several=counts[name] > 1, first_split=place == 0)
         for place, name in enumerate(names)
         for fold in range(counts[name])
     ]
 
 
-def _about(windows: WindowSet, data: Path) -> dict[str, Any]:
+def _about(windows: WindowSet, name: str) -> dict[str, Any]:
     return {
-        "name": data.name,
+        "name": name,
         "wearers": len(windows.wearer_names),
         "sessions": len(windows.session_names),
         "recordings": windows.recordings,
@@ -198,7 +215,7 @@ def _about(windows: WindowSet, data: Path) -> dict[str, Any]:
     }
 
 
-def _ship(workspace: Workspace, out: Path, primary: Division) -> str:
+def _ship(workspace: Workspace, out: Path, primary: Division, kinds: Sequence[str]) -> str:
     """Copy what ships out of the workspace: the checkpoints of the first division and every exported file.
 
     Returns: a key that stands for the exported files.
@@ -215,7 +232,9 @@ def _ship(workspace: Workspace, out: Path, primary: Division) -> str:
     for name in SHIPPED:
         _copy(folder / name, out / name)
     _copy(int8 / "calibration.safetensors", out / "calibration.safetensors")
-    for kind in ("teacher", "supervised", "student"):
+    if "supervised" not in kinds:  # an earlier run may have left one
+        shutil.rmtree(out / "supervised", ignore_errors=True)
+    for kind in kinds:
         source = primary.folder(workspace, kind)
         for name in ("model.json", "model.safetensors"):
             if (source / name).is_file():

@@ -58,15 +58,16 @@ def distill(
     """
     from embridge_edge.artifacts import sha256_of_file
     from embridge_edge.learning.loop import Run, key_of
-    from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+    from embridge_edge.model.checkpoint import CHECKPOINT_FILES, load_checkpoint, save_checkpoint
     from embridge_edge.model.student import StudentShape
     from embridge_edge.verbs.train import forget
     from embridge_edge.verbs.workflow import choose_split, distill_checkpoint, job_for, read_windows
-    from embridge_edge.verbs.workspace import fingerprint, refuse_inside
+    from embridge_edge.verbs.workspace import fingerprint, refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
-    refuse_existing(out, force)
+    refuse_existing(out, force, CHECKPOINT_FILES)
     refuse_inside(out, data)
+    refuse_around(out, teacher)
     master = load_checkpoint(teacher)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)

@@ -12,6 +12,7 @@ from embridge_edge.artifacts import folder_written_by_rename
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+from embridge_edge.verbs.workspace import refuse_around
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def export(model: Path, out: Path, *, force: bool = False, seed: int = 0, progre
     Raises:
         EdgeError: neither of both, or a conversion whose result differs from the original.
     """
-    refuse_existing(out, force)
+    refuse_existing(out, force, ("*.tflite", "*.onnx"))
+    refuse_around(out, model)
     files = exported_files(model)
     with folder_written_by_rename(out) as temporary:
         for name, content in files.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from embridge_edge import __version__
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json
+from embridge_edge.errors import EdgeError
 from embridge_edge.progress import Progress
 from embridge_edge.recipe import Recipe
 from embridge_edge.verbs.workspace import Workspace
@@ -31,13 +33,20 @@ class Division:
     """One split, or one fold of it.
 
     Attributes:
-        split, fold: which. primary: whether its models ship; only they get all of the recipe's steps.
+        split, fold: which. several: whether the split has more than one fold.
+        first_split: whether its split is the one whose first fold ships: all its folds get all of the recipe's steps, since
+            their answers are counted together, and a supervised network beside the teacher.
     """
 
     split: str
     fold: int
     several: bool
-    primary: bool
+    first_split: bool
+
+    @property
+    def primary(self) -> bool:
+        """Whether its models ship."""
+        return self.first_split and self.fold == 0
 
     @property
     def tag(self) -> str:
@@ -68,6 +77,11 @@ class Work:
     given: Path | None
     progress: Progress
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps whose answers are judged."""
+        return (*(("baselines",) if "teacher" in self.kinds else ()), *(f"{kind}.heard" for kind in self.kinds))
+
     def run(self) -> list[dict[str, Any]]:
         """Do it; returns the minutes of its steps."""
         from embridge_edge.learning.splits import make_splits
@@ -87,7 +101,7 @@ class Work:
             "student": [asked["student"], asked["distill"], asked["train"]["temperature"]],
             "int8": [asked["quantize"]],
         }
-        share = 1.0 if self.division.primary else self.recipe.evaluate.fold_share
+        share = 1.0 if self.division.first_split else self.recipe.evaluate.fold_share
         inputs: list[Any] = [
             self.key,
             self.division.tag,
@@ -151,7 +165,14 @@ def do_all(works: list[Work], cores: int) -> list[dict[str, Any]]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         pending = [pool.submit(work.run) for work in placed]
         try:
+            for future in as_completed(pending):  # one that fails at once is not kept for those before it
+                future.result()
             return [row for future in pending for row in future.result()]
+        except BrokenProcessPool:
+            raise EdgeError(
+                "A training process was ended from outside, probably for want of memory; free some and run the same "
+                "command again to go on."
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -219,17 +240,15 @@ def _load(file: Path, split: str) -> Answers:
 
 
 def judgement_of(
-    workspace: Workspace, windows: WindowSet, divisions: list[Division], plan: Recipe, data: str, seed: int
+    workspace: Workspace, windows: WindowSet, works: list[Work], plan: Recipe, data: str, seed: int
 ) -> Judgement:
-    """Judge all models of one split; the folds' answers are joined first."""
+    """Judge all models of one split, those that `works` made; the folds' answers are joined first."""
     from embridge_edge.learning.judge import Judgement, joined, judge
     from embridge_edge.learning.scores import Result
 
-    name = divisions[0].split
-    kinds = ("baselines", "supervised.heard", "teacher.heard", "student.heard", "int8.heard")
-    # What an earlier run under another recipe has left behind is not part of this one.
-    made = [(kind, one) for kind in kinds for one in divisions if kind != "supervised.heard" or one.primary]
-    folders = [folder for kind, one in made if (folder := one.folder(workspace, kind)).is_dir()]
+    name = works[0].division.split
+    order = ("baselines", "supervised.heard", "teacher.heard", "student.heard", "int8.heard")
+    folders = [work.division.folder(workspace, kind) for kind in order for work in works if kind in work.steps]
 
     def make(folder: Path) -> None:
         by_model: dict[str, list[Answers]] = {}

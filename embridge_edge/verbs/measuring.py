@@ -44,43 +44,25 @@ def parity(
 
     `within_one_step` is the share of windows in which no output differs by more than one step.
     """
-    import numpy as np
-
-    from embridge_edge.export.reading import dequantize_values, read_artifact
-    from embridge_edge.export.running import run_tflite
+    from embridge_edge.export.comparing import compare_runtimes
     from embridge_edge.verbs.models import open_model
 
     path = division.folder(workspace, "int8") / "student_int8.tflite"
-    model, about = open_model(path), read_artifact(path)
-    scale, zero_point = about.output_scale, about.output_zero_point
-    assert scale is not None and zero_point is not None  # noqa: S101 (int8 has both)
     inputs = _test_inputs(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
-    head = next((head for head in model.heads if head.kind in ("linear", "poses")), None)
-    outputs = {
-        runtime: run_tflite(path, inputs, runtime, raw=True).reshape(len(inputs), -1).astype(np.int64)
-        for runtime in ("litert-ref", "tflm", "litert")
-    }
-    reference = outputs["litert-ref"]
-
-    def decided(raw: Any) -> Any:
-        return head.decide(dequantize_values(raw, scale, zero_point)) if head else None
-
-    rows = []
-    for runtime in ("tflm", "litert"):
-        steps = np.abs(outputs[runtime] - reference).max(axis=1)
-        flips = None if head is None else float(np.mean(decided(outputs[runtime]) != decided(reference)))
-        rows.append(
-            {
-                "reference": "litert-ref",
-                "other": runtime,
-                "windows": len(inputs),
-                "max_steps": int(steps.max()),
-                "within_one_step": float(np.mean(steps <= 1)),
-                "exact": float(np.mean(steps == 0)),
-                "class_flips": flips,
-            }
-        )
-    return rows
+    head = next((head for head in open_model(path).heads if head.kind in ("linear", "poses")), None)
+    found = compare_runtimes(path, inputs, decide=None if head is None else head.decide)
+    return [
+        {
+            "reference": found.reference,
+            "other": pair.runtime,
+            "windows": found.inputs,
+            "max_steps": pair.max_steps,
+            "within_one_step": pair.within_one_step,
+            "exact": pair.equal,
+            "class_flips": pair.class_flips,
+        }
+        for pair in found.pairs
+    ]
 
 
 def layer_errors_of(

@@ -66,13 +66,20 @@ def open_model(path: Path) -> OpenModel:
         raise EdgeError(f"{path} does not exist; give a checkpoint folder, a bundle, a .tflite or an .onnx file.")
     if (path / "model.json").is_file():
         return _from_checkpoint(path)
-    if path.is_dir():
-        if not (path / BUNDLED).is_file():
-            raise EdgeError(
-                f"{path} is no checkpoint and no bundle; give a folder that train, distill, quantize or deploy wrote."
-            )
-        path = path / BUNDLED
-    return _from_artifact(path)
+    return _from_artifact(artifact_in(path))
+
+
+def artifact_in(path: Path) -> Path:
+    """The file that stands for a bundle or a quantized model; a file stands for itself.
+
+    Raises:
+        EdgeError: a folder without it.
+    """
+    if not path.is_dir():
+        return path
+    if not (path / BUNDLED).is_file():
+        raise EdgeError(f"{path} holds no {BUNDLED}; give a folder that quantize or deploy wrote, or a file.")
+    return path / BUNDLED
 
 
 def _from_checkpoint(path: Path) -> OpenModel:
@@ -111,13 +118,15 @@ def _from_artifact(path: Path) -> OpenModel:
     content = path.read_bytes()
     int8 = artifact.input_type == "int8" or "quantization" in about.get("provenance", {})
 
+    runtime = "litert-ref" if int8 and _for_a_microcontroller(about) else "litert"
+
     def embed(inputs: Floats) -> Floats:
-        result = run_tflite(content, inputs) if artifact.kind == "tflite" else run_onnx(content, inputs)
+        result = run_tflite(content, inputs, runtime) if artifact.kind == "tflite" else run_onnx(content, inputs)
         return result.reshape(len(inputs), -1)
 
-    runtime = "" if artifact.kind == "tflite" and int8 else f"_{artifact.kind}"
+    suffix = "" if artifact.kind == "tflite" and int8 else f"_{artifact.kind}"
     return OpenModel(
-        name=f"{about.get('kind', 'model')}{'_int8' if int8 else ''}{runtime}",
+        name=f"{about.get('kind', 'model')}{'_int8' if int8 else ''}{suffix}",
         path=path,
         input_shape=artifact.input_shape[1:],
         embed=embed,
@@ -126,6 +135,16 @@ def _from_artifact(path: Path) -> OpenModel:
         heads=tuple(Head.from_dict(head) for head in about.get("heads", ())),
         provenance=about.get("provenance", {}),
     )
+
+
+def _for_a_microcontroller(about: Mapping[str, Any]) -> bool:
+    """Whether the target's runtime computes as LiteRT's reference kernels do; XNNPACK, which phones run, does not."""
+    from embridge_edge.hardware.target import find_target
+
+    try:
+        return find_target(str(about["provenance"]["recipe"]["target"])).kind in ("mcu", "emulated")
+    except (KeyError, EdgeError):
+        return True
 
 
 def embed_windows(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,17 +74,33 @@ def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def show(report: Report, common: Common) -> None:
-    """Print a report on stdout, as text or as one JSON object."""
-    click.echo(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())
+    """Print a report on stdout, as text or as one JSON object.
+
+    Whoever reads the output may have gone, as `head` does; the exit status still says how it went.
+    """
+    try:
+        sys.stdout.write(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def refuse_existing(out: Path, force: bool) -> None:
-    """Refuse to write where something is already, unless forced.
+def refuse_existing(out: Path, force: bool, written: Sequence[str]) -> None:
+    """Refuse to write where something is already, unless forced; never replace a folder that holds anything else.
+
+    Args:
+        written: patterns of what the verb itself writes into `out`: with `force`, only that is replaced.
 
     Raises:
-        EdgeError: `out` is a file, or a folder that is not empty.
+        EdgeError: `out` is a file, a folder that is not empty, or one that holds what the verb did not write.
     """
     if out.exists() and not out.is_dir():
         raise EdgeError(f"{out} is a file; choose a folder for --out.")
-    if not force and out.is_dir() and any(out.iterdir()):
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if held and not force:
         raise EdgeError(f"{out} is not empty; choose another --out, or replace it with --force.")
+    foreign = [name for name in held if not any(fnmatchcase(name, pattern) for pattern in written)]
+    if foreign:
+        raise EdgeError(f"{out} holds {foreign[0]}, which this verb does not write; choose another --out.")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embridge_edge.errors import EdgeError, GateMissed
+from embridge_edge.errors import EdgeError, GateMissed, one_line
 from embridge_edge.hardware.host import HostFacts, Latency, host_facts, measure_latency
 from embridge_edge.hardware.target import FitReport, Target, find_target, fits
 from embridge_edge.progress import SILENT, Progress
+from embridge_edge.verbs.models import artifact_in
 from embridge_edge.verbs.options import Common, common_options, show
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def profile(
     from embridge_edge.export.reading import read_artifact
 
     wanted = target if isinstance(target, Target) else find_target(target)
+    artifact = artifact_in(artifact)
     model = read_artifact(artifact)
     if model.kind == "onnx" and wanted.kind in ("mcu", "emulated"):
         raise EdgeError(
@@ -291,8 +293,11 @@ def _timed(
 ) -> RuntimeLatency:
     try:
         invoke = load()
+        invoke(window)
     except EdgeError as error:
         return RuntimeLatency(runtime, None, str(error))
+    except Exception as error:  # each runtime has exceptions of its own for a model that loads and does not run
+        return RuntimeLatency(runtime, None, f"it does not run on one random input: {one_line(error)}")
     latency = measure_latency(lambda: invoke(window), warmup=WARMUP, repeats=repeats, budget_s=budget_s)
     return RuntimeLatency(runtime, latency)
 
@@ -319,7 +324,7 @@ def _window(model: Artifact, seed: int) -> Any:
 
 
 @click.command("profile")
-@click.argument("artifact", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--target", default="host", show_default=True, metavar="NAME|FILE", help="See embridge-edge targets.")
 @click.option("--repeats", type=click.IntRange(1), default=REPEATS, show_default=True, help="Inferences timed at most.")
 @click.option(

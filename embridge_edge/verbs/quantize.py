@@ -59,15 +59,16 @@ def quantize(
     Raises:
         EdgeError: no student, recordings of another band, or a graph in which something stayed float.
     """
-    from embridge_edge.export.quantized import save_quantized
+    from embridge_edge.export.quantized import QUANTIZED_FILES, save_quantized
     from embridge_edge.export.reading import read_artifact
     from embridge_edge.model.checkpoint import load_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows
-    from embridge_edge.verbs.workspace import refuse_inside
+    from embridge_edge.verbs.workspace import refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
-    refuse_existing(out, force)
+    refuse_existing(out, force, QUANTIZED_FILES)
     refuse_inside(out, data)
+    refuse_around(out, student)
     checkpoint = load_checkpoint(student)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)

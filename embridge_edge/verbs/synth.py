@@ -106,7 +106,7 @@ def synth(
     from embridge_edge.synthesis.armband import choose_armband
 
     armband = choose_armband(channels, rate_hz)
-    refuse_existing(out, force)
+    refuse_existing(out, force, ("metadata.csv", "*.hdf5"))
 
     from embridge_edge.recordings.emg2pose import write_emg2pose
     from embridge_edge.synthesis.session import make_wearer, simulate_session

@@ -69,13 +69,24 @@ def _key_in(file: Path) -> object:
 
 
 def refuse_inside(out: Path, data: Path) -> None:
-    """Refuse to write among the recordings: the next run would read what this one wrote.
+    """Refuse to write among the recordings, or over them: the next run would read what this one wrote, or find none.
 
     Raises:
-        EdgeError: `out` is `data` or lies inside it.
+        EdgeError: `out` is `data`, lies inside it or holds it.
     """
     if out.resolve().is_relative_to(data.resolve()):
         raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
+    refuse_around(out, data)
+
+
+def refuse_around(out: Path, given: Path) -> None:
+    """Refuse to replace a folder that holds what is read.
+
+    Raises:
+        EdgeError: `out` is what is read, or holds it.
+    """
+    if given.resolve().is_relative_to(out.resolve()):
+        raise EdgeError(f"--out {out} holds {given}, which is read; choose another --out.")
 
 
 def fingerprint(data: Path, format: str | None = None) -> str:

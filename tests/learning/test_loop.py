@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,31 +80,43 @@ def test_interrupted_training_that_goes_on_equals_an_uninterrupted_one(stops: li
     assert len(rest) == (STEPS - max(stops) if every < 0 else STEPS)
 
 
-def test_ctrl_c_behind_a_step_keeps_it(tmp_path: Path) -> None:
-    class Bar:
-        """Progress that is interrupted when it is told of the fifth step."""
-
-        def __init__(self) -> None:
-            self.told = 0
-
-        def __call__(self, amount: int) -> None:
-            self.told += amount
-            if self.told == 5:
-                raise KeyboardInterrupt
-
-    class Progress(loop.Progress):
-        def bar(self, label: str, total: int, unit: str = ""):  # type: ignore[no-untyped-def]
-            import contextlib
-
-            return contextlib.nullcontext(Bar())
-
-    saved = Saved(tmp_path / "state.safetensors", "key")
+@pytest.mark.parametrize("saves", [True, False])
+def test_ctrl_c_waits_for_the_step_and_keeps_it(tmp_path: Path, saves: bool) -> None:
     network = Network()
-    with pytest.raises(KeyboardInterrupt):
-        fit(network, loss_of(network), SCHEDULE, seed=1, label="test", saved=saved, progress=Progress())
+    plain = loss_of(network)
+
+    def loss(step: int) -> Tensor:
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return plain(step)
+
+    saved = Saved(tmp_path / "state.safetensors", "key") if saves else None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(network, loss, SCHEDULE, seed=1, label="test", saved=saved)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     again, rest = train(saved)
-    assert len(rest) == STEPS - 5
+    assert len(rest) == (STEPS - 5 if saves else STEPS)
     assert_equal(again, train()[0])
+
+
+def test_second_ctrl_c_does_not_wait() -> None:
+    network = Network()
+
+    def loss(step: int) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one was held back too")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(network, loss, SCHEDULE, seed=1, label="test")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("damage", ["another key", "truncated", "empty", "text", "folder"])

@@ -170,6 +170,30 @@ def test_second_run_runs_nothing_again(again: Path, data: Path, recipe: Path) ->
 
 
 @pytest.mark.slow
+def test_run_that_fails_leaves_no_manifest_over_other_files(
+    again: Path, data: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embridge_edge.errors import EdgeError
+    from embridge_edge.verbs import deploy as module
+
+    def full(*_: object) -> None:
+        raise EdgeError("The disk is full.")
+
+    monkeypatch.setattr(module, "parity", full)
+    assert deploy(data, recipe, again, "--seed", "5") == 2
+    assert not (again / "manifest.json").exists()
+    assert not (again / "report.json").exists()
+    monkeypatch.undo()
+    assert deploy(data, recipe, again) == 0
+    test_manifest_is_true(again, data)
+
+
+def test_checkpoint_that_is_none_is_refused_before_anything_is_read(data: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert deploy(data, recipe, out, "--checkpoint", str(tmp_path / "nothere")) == 2
+    assert not out.exists()
+
+
 def test_another_seed_trains_again(again: Path, data: Path, recipe: Path) -> None:
     before = sha256_of_file(again / "student_int8.tflite")
     assert deploy(data, recipe, again, "--seed", "1") == 0

@@ -104,6 +104,53 @@ def test_a_damaged_file_in_a_set_is_listed_and_the_rest_is_read(
     assert status == 0 and "2 problems" in out and "b.txt: is empty" in out and "c.bin: " in out
 
 
+def test_two_bands_in_one_folder_the_larger_is_described_and_the_other_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As training has it, which takes the larger and leaves the other out."""
+    myo_file(tmp_path / "a.txt")  # 5 s
+    emg = np.random.default_rng(1).normal(size=(9000, 16)).astype(np.float32)
+    labels = (np.arange(9000) // 4500).astype(np.int16)
+    write_emg2pose([Recording(emg, 1000.0, "V", "b", wearer="w", labels=labels, gestures=("rest", "fist"))], tmp_path)
+    status, out, err = run(capsys, "inspect", tmp_path, "--json")
+    found = json.loads(out)
+    assert status == 0 and err == ""
+    assert (found["channels"], found["rates_hz"], found["recordings"], found["duration_s"]) == (16, [1000], 1, 9)
+    assert found["formats"] == {"emg2pose": 1} and list(found["wearers"]) == ["w"]
+    assert found["problems"] == [
+        {"file": "a.txt", "line": None, "what": "8 channels at 200 Hz (1 recording, 5.0 s), most have 16: left out"}
+    ]
+
+
+def test_values_that_are_no_number_are_counted_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emg = np.random.default_rng(1).normal(size=(4000, 4)).astype(np.float32)
+    emg[100:105, 2] = np.nan
+    monkeypatch.setattr(
+        "embridge_edge.recordings.read_recordings", lambda *_, **__: iter([Recording(emg, 200.0, "V", "a")])
+    )
+    status, out, _ = run(capsys, "inspect", tmp_path)
+    assert status == 0 and "5 values are no number" in out and out.count("nan") == 1
+    status, out, _ = run(capsys, "inspect", tmp_path, "--json")
+    quality = json.loads(out)["quality"]
+    assert quality["nan"] == 5 and [channel["nan"] for channel in quality["channels"]] == [0, 0, 5, 0]
+    assert not json.loads(out)["ok"]
+
+
+def test_a_damaged_archive_in_a_folder_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    myo_file(tmp_path / "b.txt")
+    for suffix in ("gz", "bz2"):
+        with tarfile.open(tmp_path / f"a.tar.{suffix}", f"w:{suffix}") as tar:  # type: ignore[call-overload]
+            tar.add(tmp_path / "b.txt", "b.txt")
+        whole = bytearray((tmp_path / f"a.tar.{suffix}").read_bytes())
+        whole[len(whole) // 2] ^= 0xFF
+        (tmp_path / f"a.tar.{suffix}").write_bytes(whole)
+    status, out, _ = run(capsys, "inspect", tmp_path)
+    assert status == 0 and "2 problems" in out
+    assert "a.tar.gz: is truncated or damaged" in out and "a.tar.bz2: is truncated or damaged" in out
+
+
 def empty(folder: Path) -> Path:
     (folder / "a.txt").write_text("")
     return folder / "a.txt"

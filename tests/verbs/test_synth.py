@@ -57,11 +57,15 @@ def test_a_full_folder_is_refused_and_replaced_with_force(tmp_path: Path, capsys
     assert error.count("\n") == 1
     assert "--force" in error
     assert (tmp_path / "notes.txt").is_file()
+    assert run([*arguments, "--force"]) == 2
+    assert "notes.txt" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    (tmp_path / "notes.txt").rename(tmp_path / "old.hdf5")
     assert run([*arguments, "--force", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["unit"] == "myo"
     assert said["recordings"] == 1
-    assert not (tmp_path / "notes.txt").exists()
+    assert not (tmp_path / "old.hdf5").exists()
 
 
 @pytest.mark.parametrize(
