@@ -35,8 +35,8 @@ class ChainPlan:
 
     Attributes:
         window_ms, hop_ms: length of the analysis window and distance between decisions.
-        bandpass_hz: cut-offs of the causal Butterworth band-pass; None (`false` in a recipe file) leaves the band as it is. The upper one is at most
-            0.45 × the rate.
+        bandpass_hz: cut-offs of the causal Butterworth band-pass; None (`false` in a recipe file) leaves the band as it
+            is. The upper one is at most 0.45 × the rate.
         order: order of the band-pass.
         notch_hz: mains frequency to notch out with its harmonics; None for no notch.
         notch_quality: Q of the notch at the mains frequency.

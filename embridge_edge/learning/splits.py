@@ -11,6 +11,9 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.recordings.store import natural
 
+REST = "rest"
+"""The gesture that comes between the others."""
+
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
 
@@ -39,7 +42,7 @@ def possible_splits(windows: WindowSet) -> list[str]:
         found.append("day")
     elif any(len(sessions) > 1 for sessions in people):
         found.append("session")
-    elif windows.highest_repetitions.max() > 1:
+    elif (_sides_by_repetition(windows) > 0).any():
         found.append("repetition")
     if len(people) >= 5:
         found.append("wearer")
@@ -58,7 +61,8 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
       only train).
     * day: train on each wearer's first day, test on the others; recordings of an unknown day are left out.
     * wearer: `folds` folds over wearers, dealt out in the order of their names: the same for every seed.
-    * repetition: test on the last third of the repetitions of each session.
+    * repetition: test on the last third of each gesture's repetitions in a session, with the rest that goes with them;
+      gestures that are made once only train, and so does what belongs to no repetition.
 
     Raises:
         EdgeError: the data set does not allow the split.
@@ -66,11 +70,10 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
     if name == "wearer":
         return _by_wearer(windows, folds)
     if name == "repetition":
-        # A window that reaches from a training into a test repetition belongs to neither side.
-        lowest, highest = (
-            _late_repetitions(windows, which) for which in (windows.lowest_repetitions, windows.highest_repetitions)
-        )
-        return [Split(name, 0, ~highest, lowest)]
+        sides = _sides_by_repetition(windows)
+        if not (sides > 0).any():
+            raise EdgeError("There are no repetitions of a gesture within a session; use --split session or wearer.")
+        return [Split(name, 0, sides < 0, sides > 0)]
     if name == "session":
         test = _last_session(windows)
         return [Split(name, 0, ~test, test)]
@@ -139,17 +142,63 @@ def _later_days(windows: WindowSet) -> Mask:
     return np.asarray(windows.days > first[windows.wearers])
 
 
-def _late_repetitions(windows: WindowSet, repetitions: Index) -> Mask:
-    """Which of `repetitions` lie in the last third of their session's."""
-    late = np.zeros(len(windows), np.bool_)
-    for session in range(len(windows.session_names)):
-        own = windows.sessions == session
-        highest = int(windows.highest_repetitions[own].max(initial=-1))
-        if highest > 1:
-            late |= own & (repetitions > highest - max(1, highest // 3))
-    if not late.any():
-        raise EdgeError("These recordings carry no repetitions; use --split session or wearer.")
-    return late
+def repeated_gestures(windows: WindowSet) -> Index:
+    """Whose repetition each window lies in, int64 `[windows]`, an index into the gestures: its own, for rest that of the
+    gesture which it comes before (or else after) under the same number. −1 where a window has no gesture or rest of
+    several repetitions.
+    """
+    owners = windows.labels.copy()
+    if REST not in windows.gestures:
+        return owners
+    resting = windows.labels == windows.gestures.index(REST)
+    before, after = _nearest(windows, (windows.labels >= 0) & ~resting)
+    for near in (before, after):  # the later of the two has the last word
+        numbered = (windows.lowest_repetitions[near] <= windows.lowest_repetitions) & (
+            windows.highest_repetitions[near] >= windows.highest_repetitions
+        )
+        owners = np.where(resting & (near >= 0) & numbered, windows.labels[near], owners)
+    owners[resting & (windows.lowest_repetitions != windows.highest_repetitions)] = -1
+    return owners
+
+
+def _sides_by_repetition(windows: WindowSet) -> Index:
+    """On which side of the split by repetition each window is: −1 train, 1 test, 0 neither.
+
+    A window without a gesture, as between rest and a gesture, is on the side on which its neighbours with one both are.
+    No sample is on both sides: two windows of one gesture that share a sample share its repetition, and a window without
+    a gesture shares samples only with those between its neighbours, and with these.
+    """
+    owners = repeated_gestures(windows)
+    place = windows.sessions * len(windows.gestures) + owners
+    last_trained = np.full(len(windows.session_names) * max(1, len(windows.gestures)), np.iinfo(np.int64).max)
+    counted = (
+        (owners >= 0) & (windows.lowest_repetitions == windows.highest_repetitions) & (windows.lowest_repetitions > 0)
+    )
+    found = np.unique(np.stack([place[counted], windows.lowest_repetitions[counted]]), axis=1)
+    for one in np.unique(found[0]):
+        numbers = found[1, found[0] == one]
+        if len(numbers) > 1:
+            last_trained[one] = numbers[-1 - max(1, len(numbers) // 3)]
+    limit = np.where(owners >= 0, last_trained[place], -1)
+    unnumbered = windows.highest_repetitions <= 0
+    early = unnumbered | ((owners >= 0) & (windows.highest_repetitions <= limit))
+    late = (owners >= 0) & (windows.lowest_repetitions > limit)
+    sides = late.astype(np.int64) - early
+    clear = (windows.labels >= 0) | unnumbered
+    before, after = _nearest(windows, clear)
+    left, right = (np.where(near >= 0, sides[near], sides[other]) for near, other in ((before, after), (after, before)))
+    between = np.where((left == right) & ((before >= 0) | (after >= 0)), left, 0)
+    return np.where(clear, sides, between)
+
+
+def _nearest(windows: WindowSet, which: Mask) -> tuple[Index, Index]:
+    """Of each window the nearest of `which` in its session, itself or before it, and itself or after it; −1 for none."""
+    here = np.arange(len(windows))
+    before = np.maximum.accumulate(np.where(which, here, -1))
+    after = np.minimum.accumulate(np.where(which, here, len(windows))[::-1])[::-1]
+    after = np.where(after < len(windows), after, -1)
+    before, after = (np.where(windows.sessions[near] == windows.sessions, near, -1) for near in (before, after))
+    return before, after
 
 
 def _by_wearer(windows: WindowSet, folds: int) -> list[Split]:

@@ -26,12 +26,18 @@ from embridge_edge.recordings.description import (
 )
 from embridge_edge.recordings.recognition import glimpse, header_names
 from embridge_edge.recordings.recording import UNLABELLED, Problem, Recording
+from embridge_edge.recordings.repetitions import with_rest_numbered
 from embridge_edge.recordings.store import Store
 
 MOST = 0.5
 """A file of which more than this share of lines is unusable was not written in the format that it is read as."""
 
 PROBLEMS_PER_FILE = 100
+
+MOST_REPETITIONS = int(np.iinfo(np.int16).max)
+
+MOST_GESTURES = 1000
+"""A column with more different values than this holds something else than gestures."""
 
 
 @dataclass
@@ -45,31 +51,21 @@ class Repetitions:
     ) -> npt.NDArray[np.int16]:
         """Number of the repetition that each sample belongs to, from 1; 0 where unlabelled.
 
-        A run of one label is a repetition. Rest takes the number of the gesture that follows it in the file (after the
-        last one, of the one before), so that a split by repetition gives each part rest of its own; a file of rest
-        alone counts for itself.
+        A run of one label is a repetition. Rest takes the number of the gesture that follows it in the file; a file
+        of rest alone counts for itself.
         """
         result = np.zeros(len(labels), np.int16)
         edges = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
         runs = list(pairwise(edges))
         names = [None if labels[start] < 0 else gestures[labels[start]] for start, _ in runs]
         active = any(name not in (None, rest) for name in names)
-        following = 0
-        waiting: list[slice] = []
         for (start, stop), name in zip(runs, names, strict=True):
-            if name is None:
-                continue
-            if name == rest and active:
-                waiting.append(slice(start, stop))
+            if name is None or (name == rest and active):
                 continue
             key = (wearer, session, name)
-            self.seen[key] = following = self.seen.get(key, 0) + 1
-            for part in (*waiting, slice(start, stop)):
-                result[part] = following
-            waiting.clear()
-        for part in waiting:
-            result[part] = following
-        return result
+            self.seen[key] = self.seen.get(key, 0) + 1
+            result[start:stop] = min(self.seen[key], MOST_REPETITIONS)
+        return with_rest_numbered(labels, result, gestures.index(rest)) if rest in gestures else result
 
 
 def read_delimited(
@@ -82,6 +78,11 @@ def read_delimited(
     """
     source = store.prefix + name
     who = identify(description, store.context(name), name)
+    if who.repetition is not None and who.repetition > MOST_REPETITIONS:
+        raise EdgeError(
+            f"{source}: repetition {who.repetition} in its path is no count (at most {MOST_REPETITIONS}); correct the group "
+            f"'repetition' of {description.name}, or leave it out to have repetitions counted."
+        )
     table, columns, line_problems = _table(store, name, description, _own_columns(description))
     if not len(table.emg):
         raise EdgeError(f"{source} holds no samples; remove the file or fetch it again.")
@@ -163,9 +164,9 @@ def identify(description: Description, path: str, name: str) -> Who:
     return Who(
         wearer=groups.get("wearer") or description.wearer or "unknown",
         session=groups.get("session") or description.session or folder or "1",
-        day=int(day) if day is not None and day.isdigit() else description.day,
+        day=int(day) if day is not None and day.isdecimal() else description.day,
         side={"l": "left", "r": "right"}.get(side, side) if side in ("left", "right", "l", "r") else "unknown",
-        repetition=int(repetition) if repetition is not None and repetition.isdigit() else None,
+        repetition=int(repetition) if repetition is not None and repetition.isdecimal() else None,
         groups=groups,
     )
 
@@ -234,14 +235,18 @@ def _table(
     for slot, column in enumerate(wanted.emg):
         at = index(column)
         roles[at], slots[at] = text.EMG, slot
-        low[at], high[at], whole[at] = description.low, description.high, description.whole
+        # Times the scale, and rounded, it must still be a float32.
+        most = 0.999 * text.FLOAT32_MAX / max(1.0, description.scale)
+        low[at], high[at] = max(description.low, -most), min(description.high, most)
+        whole[at] = description.whole
     for slot, column in enumerate(wanted.extra):
         at = index(column)
         roles[at], slots[at] = text.EXTRA, slot
     if wanted.label is not None:
         at = index(wanted.label)
         roles[at] = text.LABEL if wanted.label_numeric else text.LABEL_TEXT
-        low[at], high[at] = wanted.label_range
+        exact = 2.0**53  # above it not every whole number is a float64
+        low[at], high[at] = max(wanted.label_range[0], -exact), min(wanted.label_range[1], exact)
     groups = 0
     if wanted.clock.kind != "none" and wanted.clock.column is not None:
         roles[index(wanted.clock.column)] = text.CLOCK_TEXT if wanted.clock.format else text.CLOCK
@@ -262,26 +267,27 @@ def _table(
             table = text.read_table(stream, layout, size)
     except EdgeError as error:
         raise EdgeError(f"{source}: {error}") from None
-    problems = _line_problems(source, table, layout, description)
+    problems = _line_problems(source, table, layout, description, names)
     return table, names or tuple(range(count)), problems
 
 
 def _line_problems(
-    source: str, table: text.Table, layout: text.Layout, description: Description
+    source: str, table: text.Table, layout: text.Layout, description: Description, names: Sequence[str]
 ) -> tuple[Problem, ...]:
     bad = table.bad
     if not len(bad):
         return ()
     if len(bad) > MOST * table.lines:
-        what = _reason(int(bad.reason[0]), int(bad.fields[0]), layout, description)
+        what = _reason(bad, 0, layout, description, names)
         raise EdgeError(
             f"{source}:{int(bad.line[0])}: {what}; {len(bad)} of {table.lines} lines are like this, so it is not "
             f"written as {description.name} says: correct the description or choose one with --format."
         )
-    starts = [0, *(np.flatnonzero((np.diff(bad.line) > 1) | (np.diff(bad.reason) != 0)) + 1), len(bad)]
+    changes = (np.diff(bad.line) > 1) | (np.diff(bad.reason) != 0) | (np.diff(bad.column) != 0)
+    starts = [0, *(np.flatnonzero(changes) + 1), len(bad)]
     problems = []
     for start, stop in pairwise(starts):
-        what = _reason(int(bad.reason[start]), int(bad.fields[start]), layout, description)
+        what = _reason(bad, start, layout, description, names)
         dropped = "line dropped" if stop - start == 1 else f"{stop - start} lines dropped"
         problems.append(Problem(source, int(bad.line[start]), f"{what}; {dropped}"))
     if len(problems) > PROBLEMS_PER_FILE:
@@ -291,16 +297,18 @@ def _line_problems(
     return tuple(problems)
 
 
-def _reason(reason: int, fields: int, layout: text.Layout, description: Description) -> str:
+def _reason(bad: text.BadLines, at: int, layout: text.Layout, description: Description, names: Sequence[str]) -> str:
+    reason, fields, column = (int(values[at]) for values in (bad.reason, bad.fields, bad.column))
     if reason == text.FIELDS:
         split = "" if fields > 1 else f" when split at {description.delimiter!r}"
         return f"{fields} field{'s' * (fields != 1)}{split}, {layout.columns} expected"
-    return {
+    what = {
         text.NUMBER: "a field is no number",
         text.RANGE: "a value is out of its range",
         text.MISSING: "an EMG value or the time is missing",
         text.FRACTION: "a value that must be whole has a fraction",
     }[reason]
+    return f"{what} in column {repr(names[column]) if names else column}"
 
 
 def _clock_breaks(
@@ -437,6 +445,11 @@ def _labels(
         return np.where(at >= 0, numbers[np.maximum(at, 0)], np.int16(UNLABELLED)).astype(np.int16), tuple(gestures)
     assert raw is not None  # noqa: S101 (a label column was read)
     found_values, places = _distinct(raw)
+    if len(found_values) > MOST_GESTURES:
+        raise EdgeError(
+            f"{source}: column {rule.columns[0]!r} has {len(found_values)} different values, so it holds no gestures; correct "
+            "[labels] column."
+        )
     texts = table.label_texts if not rule.numeric else {}
     written_values = [
         "" if value == -1 and not rule.numeric else texts.get(int(value), str(int(value))) for value in found_values

@@ -7,6 +7,7 @@ found before any recording is opened.
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,11 @@ CLOCK_CODES = {"Y": 0, "y": 0, "m": 1, "d": 2, "H": 3, "I": 3, "M": 4, "S": 5}
 """Codes of a clock's format and the place of each in (year, month, day, hour, minute, second)."""
 
 CLOCK_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+HIGHEST_RATE_HZ = 1e6
+"""No electrode is sampled faster; a second of it must fit into memory many times."""
+
+LARGEST_SCALE = 1e15
 
 Column = int | str
 
@@ -100,8 +106,10 @@ class LabelRule:
 
     @property
     def numeric(self) -> bool:
-        """Whether the label column holds numbers."""
-        return self.names is None or all(re.fullmatch(r"-?\d+", key) for key in self.names)
+        """Whether the label column holds numbers: where all that `names` has are, and without it where a range is given."""
+        if self.names is None:
+            return (self.low, self.high) != (float("-inf"), float("inf"))
+        return all(re.fullmatch(r"-?\d+", key) for key in self.names)
 
 
 @dataclass(frozen=True)
@@ -219,9 +227,9 @@ def parse_description(text: str, name: str, place: str) -> Description:
         header=header,
         columns=file.take("columns", int, None),
         emg=emg.columns("columns"),
-        rate_hz=emg.positive("rate_hz"),
+        rate_hz=emg.positive("rate_hz", most=HIGHEST_RATE_HZ),
         unit=emg.take("unit", str, ...),
-        scale=emg.positive("scale", 1.0),
+        scale=emg.positive("scale", 1.0, most=LARGEST_SCALE),
         full_scale=emg.positive("full_scale", None),
         low=low,
         high=high,
@@ -298,17 +306,18 @@ class _Table:
             raise EdgeError(f"{self.place}: {key} must be {_KINDS[kind]}, not {value!r}.")
         return value
 
-    def positive(self, key: str, default: Any = ...) -> Any:
+    def positive(self, key: str, default: Any = ..., most: float = sys.float_info.max) -> Any:
         value = self.take(key, float, default)
-        if value is not None and not 0 < value < float("inf"):
-            raise EdgeError(f"{self.place}: {key} must be above 0, not {value!r}.")
+        if value is not None and not 0 < value <= most:
+            limit = f" and at most {most:g}" if most < sys.float_info.max else ""
+            raise EdgeError(f"{self.place}: {key} must be above 0{limit}, not {value!r}.")
         return value
 
     def range(self, key: str, default: Any) -> Any:
         value = self.take(key, list, default)
         if value is default:
             return value
-        if len(value) != 2 or not all(isinstance(item, int | float) for item in value) or value[0] > value[1]:
+        if len(value) != 2 or not all(isinstance(item, int | float) for item in value) or not value[0] <= value[1]:
             raise EdgeError(f"{self.place}: {key} must be [lowest, highest], not {value!r}.")
         return tuple(value)
 
@@ -318,15 +327,29 @@ class _Table:
             raise EdgeError(f"{self.place}: {key} is {value!r}; choose one of {', '.join(options)}.")
         return value
 
+    def column(self, key: str) -> Column:
+        value = self.take(key, object, ...)
+        if type(value) not in (int, str):
+            raise EdgeError(f"{self.place}: {key} must be one column by name or number, not {value!r}.")
+        column: Column = value
+        return column
+
     def columns(self, key: str, default: Any = ...) -> tuple[Column, ...]:
         value = self.take(key, object, default)
+        if value is default:
+            return tuple(default)
         if isinstance(value, int | str):
             value = [value]
-        if not isinstance(value, list | tuple) or not all(type(item) in (int, str) for item in value):
+        if not isinstance(value, list) or not value or not all(type(item) in (int, str) for item in value):
             raise EdgeError(f"{self.place}: {key} must be columns by name or number, not {value!r}.")
         if len(set(value)) != len(value):
             raise EdgeError(f"{self.place}: {key} names a column twice.")
         return tuple(value)
+
+    def each_column(self, key: str) -> dict[str, Column]:
+        """An optional table from names to columns."""
+        table = self.table(key, optional=True)
+        return {name: table.column(name) for name in list(table.values)}
 
     def table(self, key: str, optional: bool = False) -> _Table:
         value = self.take(key, dict, {} if optional else ...)
@@ -352,7 +375,7 @@ def _clock(table: _Table) -> ClockRule:
     if not table:
         return NO_CLOCK
     kind = table.choice("kind", ("none", "regular", "irregular"), "regular")
-    column = table.columns("column")[0]
+    column = table.column("column")
     text = table.take("format", str, None)
     unit = table.choice("unit", tuple(CLOCK_UNITS), "s")
     if text is not None and not re.search(r"%[HI].*%M.*%S$", text):
@@ -406,13 +429,14 @@ def _labels(table: _Table) -> LabelRule | None:
 def _pose(table: _Table) -> PoseRule | None:
     if not table:
         return None
-    curls = table.take("curls", dict, {})
-    joints = table.take("joints", dict, {})
+    curls = table.each_column("curls")
+    joints = table.each_column("joints")
     fingers = {}
-    for finger, value in table.take("fingers", dict, {}).items():
-        angle = _Table(value, f"{table.place} fingers.{finger}")
+    bends = table.table("fingers", optional=True)
+    for finger in list(bends.values):
+        angle = bends.table(finger)
         fingers[finger] = Angle(
-            angle.columns("column")[0], angle.take("straight", float, ...), angle.take("bent", float, ...)
+            angle.column("column"), angle.take("straight", float, ...), angle.take("bent", float, ...)
         )
         angle.done()
         if fingers[finger].straight_deg == fingers[finger].bent_deg:

@@ -114,10 +114,16 @@ def _read(file: Any, source: str) -> Recording:
                 source, None, f"the clock jumps at {len(breaks)} places, first at sample {breaks[0]}; breaks are set"
             )
         )
-    emg, pose, breaks = _without_nan(emg, pose, breaks, source, problems, stored is None)
     attributes = group.attrs
-    labels = group.get(EXTRA + "labels")
-    repetitions = group.get(EXTRA + "repetitions")
+    labels, repetitions = (
+        None if track is None else track[:].astype(np.int16)
+        for track in (group.get(EXTRA + name) for name in ("labels", "repetitions"))
+    )
+    kept = np.flatnonzero(np.isfinite(emg).all(axis=1))
+    if len(kept) < rows:
+        breaks = _breaks_without_the_rest(kept, rows, breaks, source, problems)
+        emg = emg[kept]
+        pose, labels, repetitions = (None if track is None else track[kept] for track in (pose, labels, repetitions))
     gestures = tuple(_text(name) for name in attributes.get(EXTRA + "gestures", ()))
     day = attributes.get(EXTRA + "day")
     full_scale = attributes.get(EXTRA + "full_scale")
@@ -130,9 +136,9 @@ def _read(file: Any, source: str) -> Recording:
         session=_text(attributes.get(EXTRA + "session", attributes.get("session", "1"))),
         day=None if day is None else int(day),
         side=_side(_text(attributes.get("side", "unknown"))),
-        labels=None if labels is None else labels[:].astype(np.int16),
+        labels=labels,
         gestures=gestures,
-        repetitions=None if repetitions is None else repetitions[:].astype(np.int16),
+        repetitions=repetitions,
         pose=pose,
         breaks=breaks,
         full_scale=None if full_scale is None else float(full_scale),
@@ -145,26 +151,19 @@ def _jumps(time: npt.NDArray[np.float64], rate_hz: float) -> npt.NDArray[np.bool
     return np.asarray((step > 10.0 / rate_hz) | (step < 0))
 
 
-def _without_nan(
-    emg: npt.NDArray[np.float32],
-    pose: npt.NDArray[np.float32] | None,
-    breaks: npt.NDArray[np.int64],
-    source: str,
-    problems: list[Problem],
-    foreign: bool,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.int64]]:
-    """Samples with a NaN are dropped and leave a break; labels of our own files never meet this."""
-    bad = ~np.isfinite(emg.sum(axis=1))
-    if not foreign or not bad.any():
-        return emg, pose, breaks
-    if bad.all():
-        raise EdgeError(f"{source}: every sample has a NaN in its EMG; remove the file or fetch it again.")
-    kept = np.cumsum(~bad)
-    at = np.flatnonzero(bad)
-    problems.append(Problem(source, None, f"{len(at)} samples with NaN dropped, the first is {at[0]}; breaks are set"))
-    where = np.union1d(kept[at], np.concatenate([[0], kept])[breaks])
-    emg, pose = emg[~bad], None if pose is None else pose[~bad]
-    return emg, pose, where[(where > 0) & (where < len(emg))].astype(np.int64)
+def _breaks_without_the_rest(
+    kept: npt.NDArray[np.intp], rows: int, breaks: npt.NDArray[np.int64], source: str, problems: list[Problem]
+) -> npt.NDArray[np.int64]:
+    """The breaks in what is left when only the rows `kept` are: each stretch that is dropped leaves one."""
+    if not len(kept):
+        raise EdgeError(
+            f"{source}: every sample has an EMG value that is no number; remove the file or fetch it again."
+        )
+    dropped = np.setdiff1d(np.arange(rows), kept)
+    what = f"{len(dropped)} samples with a value that is no number dropped, the first is {dropped[0]}; breaks are set"
+    problems.append(Problem(source, None, what))
+    found: npt.NDArray[np.int64] = np.unique(np.searchsorted(kept, np.concatenate([dropped, breaks])))
+    return found[(found > 0) & (found < len(kept))]
 
 
 def _text(value: object) -> str:

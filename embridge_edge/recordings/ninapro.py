@@ -20,6 +20,7 @@ import numpy as np
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.recordings.recording import Problem, Recording
+from embridge_edge.recordings.repetitions import with_rest_numbered
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,16 @@ def read_ninapro(path: Path, source: str | None = None, database: str | None = N
         place = f"exercise {exercise} " if exercise is not None else ""
         gestures = tuple("rest" if number == 0 else f"{place}stimulus {number}" for number in numbers)
         labels = np.where(stimulus >= 0, np.searchsorted(numbers, stimulus), -1).astype(np.int16)
-    bad = ~np.isfinite(emg.sum(axis=1))
+        if repetition is not None:
+            repetition = with_rest_numbered(labels, repetition, gestures.index("rest"))  # in the file it is 0 at rest
+    bad = ~np.isfinite(emg).all(axis=1)
     breaks = np.zeros(0, np.int64)
     if bad.any():
         if bad.all():
-            raise EdgeError(f"{source}: every sample has a NaN in its EMG; fetch it again.")
+            raise EdgeError(f"{source}: every sample has an EMG value that is no number; fetch it again.")
         at = np.flatnonzero(bad)
-        problems.append(
-            Problem(source, None, f"{len(at)} samples with NaN dropped, the first is {at[0]}; breaks are set")
-        )
+        what = f"{len(at)} samples with a value that is no number dropped, the first is {at[0]}; breaks are set"
+        problems.append(Problem(source, None, what))
         breaks = np.unique(np.cumsum(~bad)[at])
         emg = emg[~bad]
         breaks = breaks[(breaks > 0) & (breaks < len(emg))].astype(np.int64)
@@ -122,6 +124,7 @@ def read_ninapro(path: Path, source: str | None = None, database: str | None = N
         labels=labels,
         gestures=gestures,
         repetitions=repetition,
+        breaks=breaks,
         full_scale=128.0 if known.unit == "myo" else None,
         problems=tuple(problems),
     )
@@ -143,7 +146,7 @@ def _infer(emg: Any, values: Mapping[str, Any], source: str) -> str:
         fits = [name for name in fits if name == "ninapro-db7"]
     elif "ninapro-db2" in fits and "acc" in values:  # DB2 has accelerometers alone
         fits = ["ninapro-db2"]
-    if fits == ["ninapro-db5"] and not np.array_equal(emg, np.round(emg)):
+    if fits == ["ninapro-db5"] and not np.array_equal(emg, np.round(emg), equal_nan=True):
         fits = []
     if len(fits) != 1:
         said = f" at {frequency:g} Hz" if frequency is not None else ""

@@ -34,6 +34,7 @@ class ChannelQuality:
             shows no mains.
         mains_hz: 50 or 60, whichever stands out more; None where neither can be seen.
         stuck_share: share of samples in stretches of half a second and more without any change.
+        nan: values that are no number.
         verdict: "good", or what is wrong, the worst first.
     """
 
@@ -43,6 +44,7 @@ class ChannelQuality:
     mains_share: float | None
     mains_hz: float | None
     stuck_share: float
+    nan: int
     verdict: tuple[str, ...]
 
     @property
@@ -58,12 +60,12 @@ class SignalQuality:
     """Sums over one or many recordings of equal rate and channels, and what they say.
 
     Attributes:
-        squares, total, clipped, stuck: float64 `[channels]`, sums over the samples.
+        squares, total, clipped, stuck, nan: float64 `[channels]`, sums over the samples; `nan` counts values that are no
+            number.
         spectrum: float64 `[frequencies, channels]`, summed power of frames of one second; `frequencies` in hertz.
         frames: how many frames the spectrum sums.
         held: samples of which every channel repeats the one before: a receiver that filled in what it lost.
         breaks: places where the clock jumps or a line was dropped.
-        nan: values that are no number.
     """
 
     rate_hz: float
@@ -78,7 +80,7 @@ class SignalQuality:
     frames: int
     held: int
     breaks: int
-    nan: int
+    nan: Array
 
     @property
     def rms(self) -> Array:
@@ -111,7 +113,9 @@ class SignalQuality:
         offset = float(self.total[channel]) / count
         clipped = float(self.clipped[channel]) / count
         stuck = float(self.stuck[channel]) / count
+        nan = int(self.nan[channel])
         found = {
+            "nan": nan > 0,
             "dead": rms == 0.0,
             "stuck": rms > 0.0 and stuck > STUCK,
             "weak": rms > 0.0 and rms < WEAK * typical,
@@ -120,7 +124,7 @@ class SignalQuality:
             "offset": rms > 0.0 and abs(offset) > OFFSET * rms,
         }
         verdict = tuple(word for word, wrong in found.items() if wrong) or ("good",)
-        return ChannelQuality(rms, offset, clipped, mains_share, mains_hz, stuck, verdict)
+        return ChannelQuality(rms, offset, clipped, mains_share, mains_hz, stuck, nan, verdict)
 
     @property
     def ok(self) -> bool:
@@ -149,18 +153,18 @@ def measure(recording: Recording) -> SignalQuality:
     """Look at one recording, in blocks, so that it needs little memory beside it."""
     frame = max(4, round(recording.rate_hz))
     channels = recording.channels
-    squares, total, clipped, stuck = (np.zeros(channels) for _ in range(4))
+    squares, total, clipped, stuck, nan = (np.zeros(channels) for _ in range(5))
     frequencies = np.fft.rfftfreq(frame, 1.0 / recording.rate_hz)
     spectrum = np.zeros((len(frequencies), channels))
     window = np.hanning(frame + 1)[:-1].astype(np.float32)
     scale = 2.0 / (recording.rate_hz * float((window.astype(np.float64) ** 2).sum()))
     extremes = _extremes(recording)
-    frames = held = nan = 0
+    frames = held = 0
     still = max(2, round(STILL_S * recording.rate_hz))
     for block in blocks(recording, frame):
         emg = recording.emg[block]
         if not np.isfinite(emg).all():
-            nan += int((~np.isfinite(emg)).sum())
+            nan += (~np.isfinite(emg)).sum(axis=0)
             emg = np.nan_to_num(emg, posinf=0.0, neginf=0.0)
         total += emg.sum(axis=0, dtype=np.float64)
         level = centred(emg, frame)

@@ -18,6 +18,7 @@ MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
 MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
 
 PASSED_OVER = ("readme", "license", "licence", "copying", "changelog", "citation", "authors", "notice")
+RECORDING_SUFFIXES = (".csv", ".tsv", ".hdf5", ".h5", ".mat")
 PASSED_OVER_SUFFIXES = (
     ".md",
     ".rst",
@@ -54,7 +55,9 @@ class Glimpse:
 def is_passed_over(name: str) -> bool:
     """Whether a file is documentation, a list or a description rather than a recording, by its name."""
     lower = PurePosixPath(name).name.lower()
-    return lower.startswith(PASSED_OVER) or lower.endswith(PASSED_OVER_SUFFIXES) or lower in PASSED_OVER_NAMES
+    if lower.endswith(PASSED_OVER_SUFFIXES) or lower in PASSED_OVER_NAMES:
+        return True
+    return lower.startswith(PASSED_OVER) and not lower.endswith(RECORDING_SUFFIXES)  # a wearer may be called Citation
 
 
 def glimpse(store: Store, name: str) -> Glimpse:

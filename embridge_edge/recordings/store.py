@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import lzma
 import shutil
 import tarfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from embridge_edge.errors import EdgeError
+from embridge_edge.errors import EdgeError, one_line
 
 IN_MEMORY_BYTES = 32 << 20
 """An archive that unpacks to more than this is unpacked to a temporary file instead of memory."""
@@ -22,6 +23,9 @@ IN_MEMORY_BYTES = 32 << 20
 ARCHIVE_MAGIC = {b"\xfd7zXZ\x00": "xz", b"\x1f\x8b": "gz", b"BZh": "bz2", b"PK\x03\x04": "zip"}
 
 _DAMAGED = (lzma.LZMAError, zlib.error, EOFError, tarfile.TarError, zipfile.BadZipFile)
+
+_NOT_FOR_US = (RuntimeError, NotImplementedError)
+"""What zipfile raises for an archive that is whole: it is encrypted, or packed in a way that Python does not know."""
 
 
 class Store(Protocol):
@@ -87,7 +91,7 @@ class ArchiveStore:
 
     def __init__(self, path: Path, prefix: str) -> None:
         self.prefix = prefix
-        self.path = path
+        name = prefix.removesuffix(":")
         self.spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES)  # noqa: SIM115 (closed by close)
         self.zip: zipfile.ZipFile | None = None
         try:
@@ -100,15 +104,32 @@ class ArchiveStore:
             else:
                 with _decompressed(path) as stream:
                     shutil.copyfileobj(stream, self.spool, 1 << 20)
-                self.spool.seek(0)
-                self.tar = tarfile.open(fileobj=self.spool, mode="r:")  # noqa: SIM115
+                self.tar = self._tar(path, name)
                 self.infos = {item.name: item for item in self.tar if item.isfile()}
                 self.members = {name: item.size for name, item in self.infos.items()}
                 self._check_end()
-        except _DAMAGED as error:
+        except BaseException as error:
             self.close()
-            what = str(error) or type(error).__name__
-            raise EdgeError(f"{path} is truncated or damaged ({what}); fetch it again.") from None
+            # bz2 and gzip say "damaged" by an OSError without a number, a zip whose places are wrong by an impossible seek;
+            # any other number, as of a full disk, is the system's.
+            damaged = isinstance(error, OSError) and error.errno in (None, errno.EINVAL)
+            if damaged or isinstance(error, _DAMAGED):
+                raise EdgeError(f"{name} is truncated or damaged ({one_line(error)}); fetch it again.") from None
+            if isinstance(error, _NOT_FOR_US):
+                raise EdgeError(f"{name} cannot be unpacked ({one_line(error)}); unpack it yourself.") from None
+            raise
+
+    def _tar(self, path: Path, name: str) -> tarfile.TarFile:
+        """The tar in the spool."""
+        self.spool.seek(0)
+        try:
+            return tarfile.open(fileobj=self.spool, mode="r:")
+        except tarfile.ReadError:
+            if ".tar" in path.suffixes or archive_kind(path) in (None, "tar"):
+                raise
+            raise EdgeError(
+                f"{name} is packed but holds no tar; unpack it, or pack recordings as .tar{path.suffix}."
+            ) from None
 
     def _check_end(self) -> None:
         """A tar that was cut between two members reads like a shorter one: it must end in a block of zeros."""

@@ -21,6 +21,8 @@ IGNORED, EMG, EXTRA, LABEL, LABEL_TEXT, CLOCK, CLOCK_TEXT = range(7)
 FIELDS, NUMBER, RANGE, MISSING, FRACTION = range(1, 6)
 """Why a line is dropped: count of fields, no number, out of range, an EMG value missing, no whole number."""
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 WHITESPACE = 0
 """The delimiter that stands for any run of spaces and tabs."""
 
@@ -63,12 +65,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class BadLines:
-    """Lines that were dropped: line number (from 1), reason, fields found, and the row that comes after each."""
+    """Lines that were dropped: line number (from 1), reason, fields found, the row that comes after each, and the column
+    (from 0) that is the reason, −1 where it is the count of fields."""
 
     line: npt.NDArray[np.int64]
     reason: npt.NDArray[np.int64]
     fields: npt.NDArray[np.int64]
     row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.line)
@@ -153,6 +157,7 @@ def _parse(
             i = at
         filled += 1
         reason = 0
+        wrong = -1
         column = 0
         label = np.int64(-1)
         label_start = 0
@@ -272,7 +277,7 @@ def _parse(
                         if np.isnan(value):
                             if role == 1 or role == 5:
                                 reason = 4
-                        elif value < low[column] or value > high[column]:
+                        elif abs(value) > FLOAT32_MAX or value < low[column] or value > high[column]:
                             reason = 3
                         elif whole[column] and value != np.floor(value):
                             reason = 5
@@ -288,6 +293,8 @@ def _parse(
                                 reason = 5
                             else:
                                 label = np.int64(value)
+            if reason != 0 and wrong < 0:
+                wrong = column
             column += 1
             if end >= stop:
                 break
@@ -299,11 +306,13 @@ def _parse(
                     break
         if column != columns:
             reason = 1
+            wrong = -1
         if reason != 0:
             bad[bad_count, 0] = line
             bad[bad_count, 1] = reason
             bad[bad_count, 2] = column
             bad[bad_count, 3] = row + stored
+            bad[bad_count, 4] = wrong
             bad_count += 1
         else:
             labels[stored] = label
@@ -353,7 +362,7 @@ def read_table(stream: BinaryIO, layout: Layout, size: int) -> Table:
                 labels.resize(len(emg), refcheck=False)
         chunk_labels = np.empty(chunk_lines, np.int64)
         label_at = np.empty((chunk_lines, 2), np.int64)
-        chunk_bad = np.empty((chunk_lines, 4), np.int64)
+        chunk_bad = np.empty((chunk_lines, 5), np.int64)
         stored, seen, content, bad_count, used = _parse(
             np.frombuffer(buffer, np.uint8),
             filled_bytes,
@@ -388,8 +397,8 @@ def read_table(stream: BinaryIO, layout: Layout, size: int) -> Table:
     for array in (emg, extra, clock):
         array.resize((rows, array.shape[1]), refcheck=False)
     labels.resize(rows if has_labels else 0, refcheck=False)
-    every = np.concatenate(bad) if bad else np.empty((0, 4), np.int64)
-    dropped = BadLines(every[:, 0], every[:, 1], every[:, 2], every[:, 3])
+    every = np.concatenate(bad) if bad else np.empty((0, 5), np.int64)
+    dropped = BadLines(every[:, 0], every[:, 1], every[:, 2], every[:, 3], every[:, 4])
     return Table(emg, extra, labels if has_labels else None, clock, dropped, filled, texts)
 
 

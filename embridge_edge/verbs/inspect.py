@@ -40,7 +40,7 @@ class GestureShare:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a set of recordings holds.
+    """What a set of recordings holds: of several bands the one with the longest total, the others are in `problems`.
 
     Attributes:
         formats: recordings per format; `rates_hz`: seconds per sample rate.
@@ -131,6 +131,9 @@ class Inspection:
                 f"  {number:>7}  {channel.rms * factor:>10.3g}  {channel.offset * factor:>9.3g}  "
                 f"{channel.clipped_share:>7.2%}  {hum:<14} {channel.stuck_share:>6.1%}  {', '.join(channel.verdict)}"
             )
+        nan = int(self.quality.nan.sum())
+        if nan:
+            lines.append(f"  {_counted(nan, 'value')} {'is' if nan == 1 else 'are'} no number: remove what holds them")
         if self.quality.breaks:
             lines.append(f"  {_counted(self.quality.breaks, 'break')}: no window may reach over one")
         if self.quality.held_share > 0.01:
@@ -179,7 +182,7 @@ class Inspection:
             "quality": {
                 "breaks": self.quality.breaks,
                 "held_share": self.quality.held_share,
-                "nan": self.quality.nan,
+                "nan": int(self.quality.nan.sum()),
                 "channels": [
                     {
                         "channel": number,
@@ -189,6 +192,7 @@ class Inspection:
                         "mains_share": channel.mains_share,
                         "mains_hz": channel.mains_hz,
                         "stuck_share": channel.stuck_share,
+                        "nan": channel.nan,
                         "verdict": list(channel.verdict),
                     }
                     for number, channel in enumerate(self.quality.channels, 1)
@@ -203,8 +207,13 @@ class Inspection:
 
 @dataclass
 class _Sums:
-    """What is added up while the recordings pass by; none of them is kept but the one that the picture shows."""
+    """What is added up while the recordings of one band pass by; none is kept but the one that the picture shows.
 
+    A band is a number of channels; `first` is the file of its first recording.
+    """
+
+    first: str
+    formats: Counter[str] = field(default_factory=Counter)
     recordings: int = 0
     duration_s: float = 0.0
     tracked_s: float = 0.0
@@ -322,11 +331,16 @@ def inspect(
     if picture is not None:
         _check_picture(picture)
     log = ReadingLog()
-    sums = _Sums()
-    for recording in read_recordings(path, format, progress, log):
+    bands: dict[int, _Sums] = {}
+    counted: Counter[str] = Counter()
+    for recording in read_recordings(path, format, progress, log, several_devices=True):
+        sums = bands.setdefault(recording.channels, _Sums(recording.source))
         sums.add(recording, keep=picture is not None)
-    assert sums.quality is not None  # noqa: S101 (read_recordings raises where it finds nothing)
-    result = _inspection(path, sums, log.formats, log.problems, picture)
+        sums.formats += log.formats - counted
+        counted = log.formats.copy()
+    sums = max(bands.values(), key=lambda band: band.duration_s)  # read_recordings raises where it finds nothing
+    others = [_left_out(channels, band, sums) for channels, band in bands.items() if band is not sums]
+    result = _inspection(path, sums, [*others, *log.problems], picture)
     if picture is not None and sums.shown:
         from embridge_edge.recordings.picture import draw_recordings
 
@@ -335,9 +349,17 @@ def inspect(
     return result
 
 
-def _inspection(
-    path: Path, sums: _Sums, formats: Mapping[str, int], problems: list[Problem], picture: Path | None
-) -> Inspection:
+def _left_out(channels: int, band: _Sums, largest: _Sums) -> Problem:
+    from embridge_edge.recordings import Problem
+
+    assert largest.quality is not None  # noqa: S101 (there was a recording)
+    rates = ", ".join(f"{rate:g} Hz" for rate in sorted(band.rates_hz))
+    size = f"{_counted(band.recordings, 'recording')}, {_duration(band.duration_s)}"
+    most = len(largest.quality.squares)
+    return Problem(band.first, None, f"{channels} channels at {rates} ({size}), most have {most}: left out")
+
+
+def _inspection(path: Path, sums: _Sums, problems: list[Problem], picture: Path | None) -> Inspection:
     import numpy as np
 
     assert sums.quality is not None  # noqa: S101 (there was a recording)
@@ -348,7 +370,7 @@ def _inspection(
     )
     return Inspection(
         path=path,
-        formats=dict(formats),
+        formats=dict(sums.formats),
         recordings=sums.recordings,
         channels=len(sums.quality.squares),
         unit=sums.unit,

@@ -270,7 +270,11 @@ def _heads(
 
 
 def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> dict[str, Any]:
-    """What made a checkpoint, and which donnings and wearers it has seen (as hashes: names stay with the recordings)."""
+    """What made a checkpoint, and which donnings and wearers it has seen (as hashes: names stay with the recordings).
+
+    Of a donning that a split by repetition shares out, an entry "hash:gesture:number" of `seen_sessions` says up to which
+    repetition a gesture has been seen.
+    """
     import numpy as np
 
     windows = job.windows
@@ -280,14 +284,34 @@ def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> d
         "parents": list(parents),
         "seed": seed,
         "split": "none" if job.split is None else job.split.name,
-        "seen_sessions": sorted(
-            {short_hash(windows.session_names[index]) for index in np.unique(windows.sessions[job.train])}
-        ),
+        "seen_sessions": _seen_sessions(job),
         "seen_wearers": sorted(
             {short_hash(windows.wearer_names[index]) for index in np.unique(windows.wearers[job.train])}
         ),
         "versions": versions(),
     }
+
+
+def _seen_sessions(job: Job) -> list[str]:
+    import numpy as np
+
+    from embridge_edge.learning.splits import repeated_gestures
+
+    windows = job.windows
+    hashes = [short_hash(name) for name in windows.session_names]
+    seen = {hashes[session] for session in np.unique(windows.sessions[job.train])}
+    if job.split is None or job.split.name != "repetition":
+        return sorted(seen)
+    latest: dict[tuple[int, int], int] = {}
+    owners = repeated_gestures(windows)[job.train]
+    table = np.stack([windows.sessions[job.train], owners, windows.highest_repetitions[job.train]])
+    for session, gesture, repetition in np.unique(table[:, owners >= 0], axis=1).T.tolist():
+        latest[session, gesture] = repetition  # the last in sorted order is the highest
+    partly = {hashes[session] for session, _ in latest}
+    return sorted(
+        (seen - partly)
+        | {f"{hashes[session]}:{windows.gestures[gesture]}:{number}" for (session, gesture), number in latest.items()}
+    )
 
 
 def short_hash(name: str) -> str:
@@ -323,14 +347,16 @@ def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> Non
     """Refuse to judge a model on windows that it was trained on.
 
     Raises:
-        EdgeError: the test side holds sessions (for `wearer`: wearers) that the model has seen.
+        EdgeError: the test side holds sessions (for `wearer`: wearers, for `repetition`: repetitions) that the model has
+            seen.
     """
     import numpy as np
 
-    if split.name == "repetition" and stored.get("split") == "repetition":
+    if split.name == "repetition":
+        _refuse_seen_repetitions(stored, windows, split)
         return
     wearers = split.name == "wearer"
-    seen = set(stored.get("seen_wearers" if wearers else "seen_sessions", ()))
+    seen = {entry.partition(":")[0] for entry in stored.get("seen_wearers" if wearers else "seen_sessions", ())}
     names, index = (windows.wearer_names, windows.wearers) if wearers else (windows.session_names, windows.sessions)
     leaked = [names[place] for place in np.unique(index[split.test]) if short_hash(names[place]) in seen]
     if leaked:
@@ -339,3 +365,26 @@ def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> Non
             f"{'wearers' if wearers else 'sessions'} of --split {split.name} ({leaked[0]} …); check it with --split "
             f"{stored.get('split')}, or train one with --split {split.name}."
         )
+
+
+def _refuse_seen_repetitions(stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
+    import numpy as np
+
+    from embridge_edge.learning.splits import repeated_gestures
+
+    seen: dict[tuple[str, str], int] = {}  # without a gesture: the whole session
+    for entry in stored.get("seen_sessions", ()):
+        session, _, rest = entry.partition(":")
+        gesture, _, number = rest.rpartition(":")
+        seen[session, gesture] = max(seen.get((session, gesture), 0), int(number or 0))
+    owners = np.where(split.test, repeated_gestures(windows), -1)
+    table = np.stack([windows.sessions, owners, windows.lowest_repetitions])[:, owners >= 0]
+    for session, gesture, repetition in np.unique(table, axis=1).T.tolist():
+        name = windows.session_names[session]
+        place = short_hash(name)
+        if (place, "") in seen or repetition <= seen.get((place, windows.gestures[gesture]), 0):
+            raise EdgeError(
+                f"This model was trained with --split {stored.get('split')} and has seen repetition {repetition} of "
+                f"{windows.gestures[gesture]!r} in {name} …, which --split repetition tests; check it on the recordings that "
+                "it was trained on with its own split, or train one with --split repetition on these."
+            )

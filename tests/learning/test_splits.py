@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import read_library
 from embridge_edge.learning.splits import Split, make_splits, possible_splits, training_windows, validation_split
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.recipe import find_recipe
 from embridge_edge.recordings.recording import Recording
+from embridge_edge.verbs.workflow import Job, provenance, refuse_leak
 
 
 def samples(windows: WindowSet, which: np.ndarray, *, moved: bool) -> np.ndarray:
@@ -37,6 +41,7 @@ run = st.tuples(st.sampled_from([-1, 0, 1, 2]), st.integers(5, 150))
     runs=st.lists(run, min_size=3, max_size=8),
     repetitions=st.lists(st.integers(0, 4), min_size=8, max_size=8),
     days=st.lists(st.sampled_from([None, 1, 2, 3]), min_size=6, max_size=6),
+    tracked=st.booleans(),
     name=st.sampled_from(["session", "day", "wearer", "repetition"]),
 )
 @settings(max_examples=60, deadline=None)
@@ -46,13 +51,14 @@ def test_no_sample_is_on_both_sides(
     runs: list[tuple[int, int]],
     repetitions: list[int],
     days: list[int | None],
+    tracked: bool,
     name: str,
 ) -> None:
     runs = [*runs, (1, 60)]
     counts = [*repetitions, 1][: len(runs)]
     windows = cut(
         [
-            recording(wearer, session, runs, day=days[place], repetitions=counts)
+            recording(wearer, session, runs, day=days[place], repetitions=counts, tracked=tracked)
             for place, (wearer, session) in enumerate((w, s) for w in "abc" for s in "12")
         ]
     )
@@ -182,6 +188,105 @@ def test_repetition_split_tests_the_last_third(
     assert possible_splits(windows) == ["repetition"]
     with pytest.raises(EdgeError, match="no repetitions"):
         make_splits(cut([recording()]), "repetition")
+
+
+def rounds(**numbers: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Runs and repetitions of a session that makes each gesture so often in a row, rest before every one."""
+    names = ("rest", "fist", "flexion", "extension")
+    made = [(names.index(name), number) for name, count in numbers.items() for number in range(1, count + 1)]
+    return [run for label, _ in made for run in ((0, 120), (label, 120))], [n for _, n in made for _ in range(2)]
+
+
+FOUR = ("rest", "fist", "flexion", "extension")
+
+
+def test_each_gesture_is_tested_on_the_last_third_of_its_own_repetitions(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    runs, repetitions = rounds(fist=6, flexion=6, extension=2)
+    windows = cut([recording(runs=runs, repetitions=repetitions, gestures=FOUR)])
+    (split,) = make_splits(windows, "repetition")
+    assert_apart(windows, split)
+    for side, expected in ((split.test, [{5, 6}, {5, 6}, {2}]), (split.train, [{1, 2, 3, 4}, {1, 2, 3, 4}, {1}])):
+        found = [set(windows.lowest_repetitions[side & (windows.labels == label)]) for label in (1, 2, 3)]
+        assert found == expected
+
+
+def test_rest_is_on_the_side_of_the_gesture_that_follows_it(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    runs, repetitions = rounds(fist=6, extension=2)
+    windows = cut([recording(runs=[*runs, (0, 120)], repetitions=[*repetitions, 2], gestures=FOUR)])
+    (split,) = make_splits(windows, "repetition")
+    edges = np.concatenate([[0], np.cumsum([count for _, count in [*runs, (0, 120)]])])
+    tested = [
+        bool(split.test[(windows.labels == 0) & (windows.starts >= start) & (windows.starts < stop)].all())
+        for start, stop in zip(edges[0::2], edges[1::2], strict=False)
+    ]
+    assert tested == [False] * 4 + [True] * 2 + [False, True, True]
+
+
+def test_a_gesture_that_is_made_once_only_trains(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    runs, repetitions = rounds(fist=1, flexion=1)
+    with pytest.raises(EdgeError, match="no repetitions"):
+        make_splits(cut([recording(runs=runs, repetitions=repetitions)]), "repetition")
+    with pytest.raises(EdgeError, match="allow no split"):
+        possible_splits(cut([recording(runs=runs, repetitions=repetitions)]))
+
+
+def test_files_of_one_gesture_each_split_by_the_number_in_their_path(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    """Rest in files of its own, as in longterm_shift, goes by its own repetitions."""
+    files = [recording(runs=[(label, 80)], repetitions=[n], gestures=FOUR) for label in (0, 1, 2) for n in (1, 2, 3, 4)]
+    windows = cut(files)
+    (split,) = make_splits(windows, "repetition")
+    for label in (0, 1, 2):
+        assert set(windows.lowest_repetitions[split.test & (windows.labels == label)]) == {4}
+        assert set(windows.lowest_repetitions[split.train & (windows.labels == label)]) == {1, 2, 3}
+
+
+def remembered(windows: WindowSet, split: str | None) -> dict[str, Any]:
+    """The provenance of a model that is trained on `windows` under `split`."""
+    chosen = None if split is None else make_splits(windows, split)[0]
+    job = Job(windows, chosen, training_windows(windows, chosen), read_library())
+    return provenance(job, find_recipe("armband-m4"), 0, ())
+
+
+def test_a_model_is_not_judged_on_repetitions_that_it_was_trained_on(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    def session(**numbers: int) -> WindowSet:
+        runs, repetitions = rounds(**numbers)
+        return cut([recording(runs=runs, repetitions=repetitions, gestures=FOUR)])
+
+    whole, copy = session(fist=6, flexion=6, extension=2), session(fist=3, flexion=3, extension=2)
+    refuse_leak(remembered(whole, "repetition"), whole, make_splits(whole, "repetition")[0])
+    refuse_leak(remembered(copy, "repetition"), copy, make_splits(copy, "repetition")[0])
+    refuse_leak(remembered(copy, "repetition"), whole, make_splits(whole, "repetition")[0])
+    with pytest.raises(EdgeError, match="repetition 3 of 'fist' in a/1 …"):
+        refuse_leak(remembered(whole, "repetition"), copy, make_splits(copy, "repetition")[0])
+    student = remembered(copy, "repetition")  # of a teacher that has seen more, which its student knows through it
+    student["seen_sessions"] = [*student["seen_sessions"], *remembered(whole, "repetition")["seen_sessions"]]
+    with pytest.raises(EdgeError, match="repetition 3 of 'fist' in a/1 …"):
+        refuse_leak(student, copy, make_splits(copy, "repetition")[0])
+    with pytest.raises(EdgeError, match="--split none"):
+        refuse_leak(remembered(whole, None), whole, make_splits(whole, "repetition")[0])
+
+
+def test_sessions_of_which_some_repetitions_were_seen_are_seen(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    runs, repetitions = rounds(fist=3)
+    windows = cut([recording("a", name, runs, repetitions=repetitions, gestures=FOUR) for name in "12"])
+    other = cut([recording("b", name, runs, repetitions=repetitions, gestures=FOUR) for name in "12"])
+    stored = remembered(windows, "repetition")
+    with pytest.raises(EdgeError, match=r"test sessions of --split session \(a/2 …\)"):
+        refuse_leak(stored, windows, make_splits(windows, "session")[0])
+    refuse_leak(stored, other, make_splits(other, "session")[0])
+    refuse_leak(remembered(windows, "session"), other, make_splits(other, "repetition")[0])
 
 
 def test_what_cannot_be_split_says_so(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
@@ -59,6 +59,35 @@ def test_clock_jumps_become_breaks(tmp_path: Path) -> None:
     assert "clock jumps" in recording.problems[0].what
 
 
+def test_samples_without_a_number_are_dropped_from_files_of_our_own_as_well(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = Recording(
+        emg=rng.normal(size=(100, 4)).astype(np.float32),
+        rate_hz=200.0,
+        unit="myo",
+        source="a",
+        labels=(np.arange(100) // 50).astype(np.int16),
+        gestures=("rest", "fist"),
+        repetitions=(np.arange(100) // 25).astype(np.int16),
+        pose=rng.normal(size=(100, len(POSE))).astype(np.float32),
+        breaks=np.array([10, 60], np.int64),
+    )
+    (path,) = write_emg2pose([made], tmp_path)
+    with h5py.File(path, "r+") as file:
+        series = file["emg2pose/timeseries"][:]
+        series["emg"][30, 2] = np.nan
+        series["emg"][31, 0] = np.inf
+        file["emg2pose/timeseries"][:] = series
+    found = read_emg2pose(path)
+    kept = np.delete(np.arange(100), [30, 31])
+    assert found.labels is not None and found.repetitions is not None and found.pose is not None
+    for name in ("emg", "labels", "repetitions"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(made, name)[kept])
+    np.testing.assert_allclose(found.pose, made.pose[kept], atol=2e-6)
+    assert found.breaks.tolist() == [10, 30, 58]
+    assert "2 samples" in found.problems[0].what and "the first is 30" in found.problems[0].what
+
+
 def assert_same(a: Recording, b: Recording) -> None:
     for name in ("rate_hz", "unit", "wearer", "session", "day", "side", "gestures", "full_scale"):
         assert getattr(a, name) == getattr(b, name), name
@@ -78,6 +107,7 @@ def assert_same(a: Recording, b: Recording) -> None:
     name=st.text(min_size=1, max_size=8).filter(lambda text: "\0" not in text and text.isprintable()),
     seed=st.integers(0, 99),
 )
+@example(samples=1, channels=1, pose="none", labelled=False, day=None, name="AUTHORS", seed=0)
 @settings(deadline=None, max_examples=40)
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import lzma
 import re
 import shutil
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import POSE
@@ -331,6 +336,153 @@ def test_sets_of_mixed_channels_are_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_labels_without_names_are_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN)
+    written = ["relax"] * 20 + ["05"] * 20 + [""] * 20 + ["-1"] * 20 + ["5"] * 20
+    (tmp_path / "a.txt").write_text("".join(line(1, 2, name) for name in written))
+    (recording,) = read(tmp_path)
+    assert recording.gestures == ("relax", "05", "5") and not recording.problems
+    assert recording.labels is not None
+    assert recording.labels.tolist() == [0] * 20 + [1] * 20 + [-1] * 40 + [2] * 20
+
+
+def test_a_label_column_full_of_different_values_is_none(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN)
+    (tmp_path / "a.txt").write_text("".join(line(1, 2, 0.01 * at) for at in range(40_000)))
+    with pytest.raises(EdgeError, match=r"a\.txt: column 2 has 40000 different values"):
+        read(tmp_path)
+
+
+def test_labels_that_flicker_are_counted_as_far_as_numbers_go(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN)
+    (tmp_path / "a.txt").write_text("1,2,a\n1,2,b\n" * 40_000)
+    (recording,) = read(tmp_path)
+    assert recording.repetitions is not None
+    assert recording.repetitions[[0, 1, 2, -1]].tolist() == [1, 1, 2, 32767]
+
+
+def test_a_range_without_names_asks_for_numbers(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN + "range = [0, 7]\n")
+    (tmp_path / "a.txt").write_text("1,2,5\n" * 50 + "1,2,9\n" + "1,2,x\n")
+    (recording,) = read(tmp_path)
+    assert recording.gestures == ("5",)
+    assert [problem.what for problem in recording.problems] == [
+        "a value is out of its range in column 2; line dropped",
+        "a field is no number in column 2; line dropped",
+    ]
+
+
+def test_the_column_that_is_no_number_is_named(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(
+        OWN.replace("columns = 3", "header = true").replace("[0, 1]", '["e1", "e2"]').replace("= 2", '= "gesture"')
+        + 'names = { 0 = "rest" }\n'
+    )
+    (tmp_path / "a.csv").write_text("e1,e2,gesture\n" + "1,2,fist\n" * 50)
+    with pytest.raises(EdgeError, match=r"a\.csv:2: a field is no number in column 'gesture'; 50 of 50 lines"):
+        read(tmp_path)
+
+
+def test_scaled_values_stay_finite(tmp_path: Path) -> None:
+    (tmp_path / "recording.toml").write_text(OWN.replace('unit = "mine"', 'unit = "mine"\nscale = 1e6'))
+    (tmp_path / "a.txt").write_text("1,2,5\n" * 50 + "1e35,2,5\n" + "1e30,2,5\n")
+    (recording,) = read(tmp_path)
+    assert recording.samples == 51 and np.isfinite(recording.emg).all()
+    assert "line dropped" in recording.problems[0].what
+
+
+@pytest.mark.parametrize(("captured", "said"), [("20240131", "repetition 20240131"), ("²", None)])
+def test_a_repetition_in_the_path_that_is_no_count(tmp_path: Path, captured: str, said: str | None) -> None:
+    (tmp_path / "recording.toml").write_text(OWN + "[path]\npatterns = ['/trial_(?P<repetition>[^/]+)\\.txt$']\n")
+    (tmp_path / f"trial_{captured}.txt").write_text("1,2,5\n" * 50)
+    if said is None:
+        assert set(read(tmp_path)[0].repetitions) == {1}  # type: ignore[arg-type]
+    else:
+        with pytest.raises(EdgeError, match=said):
+            read(tmp_path)
+
+
+def flipped(data: bytes, *, at: float) -> bytes:
+    place = int(len(data) * at)
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+def packed(kind: str, folder: Path) -> bytes:
+    rng = np.random.default_rng(0)
+    rows = "".join(line(*row, 0) for row in rng.integers(-99, 99, (400, 8)))
+    (folder / "x.txt").write_text(rows)
+    path = folder / "packed"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(folder / "x.txt", "x.txt")
+    else:
+        with tarfile.open(path, f"w:{kind}") as tar:  # type: ignore[call-overload]
+            tar.add(folder / "x.txt", "x.txt")
+    return path.read_bytes()
+
+
+@given(kind=st.sampled_from(["gz", "bz2", "xz", "zip"]), at=st.floats(0.0, 0.999), cut=st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_a_damaged_archive_is_one_line_and_no_end_for_its_neighbours(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, at: float, cut: bool
+) -> None:
+    made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("set")
+    whole = packed(kind, made)
+    suffix = "zip" if kind == "zip" else f"tar.{kind}"
+    (folder / f"a.{suffix}").write_bytes(whole[: int(len(whole) * at)] if cut else flipped(whole, at=at))
+    shutil.copy(made / "x.txt", folder / "b.txt")
+    log = ReadingLog()
+    found = [recording.source for recording in read_recordings(folder, log=log)]
+    assert found[-1] == "b.txt" and len(found) + len(log.problems) >= 2
+
+
+def unreadable_zip(path: Path, *, flag: int = 0, method: int = 0) -> None:
+    """A zip whose member is marked as encrypted, or as packed in a way that nobody knows."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "1,2\n")
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    for place in (6, central + 8):
+        data[place] |= flag
+    for place in (8, central + 10):
+        data[place] = method
+    path.write_bytes(bytes(data))
+
+
+def test_a_zip_whose_places_are_wrong_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(packed("zip", tmp_path))
+    end = data.index(b"PK\x05\x06")
+    data[end + 16 : end + 20] = b"\xff\xff\xff\x7f"  # where the list of files is said to begin
+    (tmp_path / "a.zip").write_bytes(bytes(data))
+    with pytest.raises(EdgeError, match=r"a\.zip is truncated or damaged"):
+        read(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(("how", "said"), [({"flag": 1}, "encrypted"), ({"method": 77}, "compression")])
+def test_a_zip_that_python_cannot_read_says_so(tmp_path: Path, how: dict[str, int], said: str) -> None:
+    unreadable_zip(tmp_path / "a.zip", **how)
+    with pytest.raises(EdgeError, match=rf"a\.zip cannot be unpacked \(.*{said}.*unpack it yourself"):
+        read(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_packed_file_without_a_tar_is_told_from_a_damaged_one(tmp_path: Path, kind: str) -> None:
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[kind]
+    (tmp_path / f"rec.csv.{kind}").write_bytes(pack(b"1,2,3,4,5,6,7,8,0\n" * 200))
+    with pytest.raises(EdgeError, match=rf"rec\.csv\.{kind} is packed but holds no tar; unpack it"):
+        read(tmp_path)
+
+
+def test_a_full_disk_is_no_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(packed("gz", tmp_path))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        read(tmp_path / "a.tar.gz")
+
+
 def test_without_a_log_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("1,2,3,4,5,6,7,8,0\n" * 50)
     (tmp_path / "b.txt").write_text("")
@@ -362,8 +514,58 @@ def test_shipped_descriptions_are_all_named_and_checked() -> None:
         (("[labels]", "[time]\ncolumn = 2\nformat = '%d'\n[labels]"), "must end in hours"),
         (("[labels]", "[pose]\ncurls = { nose = 2 }\n[labels]"), "unknown finger 'nose'"),
         (("[labels]", "[pose\n[labels]"), "no valid TOML"),
+        (("[labels]", "[pose]\nfingers = { index = 5 }\n[labels]"), "index must be a table, not 5"),
+        (("[labels]", "[pose]\nfingers = { index = { column = [], straight = 1, bent = 2 } }\n[labels]"), "one column"),
+        (("[labels]", "[pose]\ncurls = { index = 1.5 }\n[labels]"), "index must be one column by name or number"),
+        (("[labels]", "[pose]\ncurls = { index = [1] }\n[labels]"), "index must be one column by name or number"),
+        (("[labels]", "[pose]\njoints = { wrist_flexion = true }\n[labels]"), "must be one column by name or number"),
+        (("[labels]", "[time]\ncolumn = []\n[labels]"), "column must be one column by name or number, not []"),
+        (("[labels]", "[time]\ncolumn = [0, 1]\n[labels]"), "column must be one column by name or number, not [0, 1]"),
+        (("columns = [0, 1]", "columns = []"), "columns must be columns by name or number, not []"),
+        (("rate_hz = 100", "rate_hz = 1e12"), "rate_hz must be above 0 and at most 1e+06, not 1000000000000.0"),
+        (("rate_hz = 100", "rate_hz = 100\nscale = 1e300"), "scale must be"),
+        (("rate_hz = 100", "rate_hz = 100\nrange = [nan, 1]"), "range must be [lowest, highest]"),
     ],
 )
 def test_a_wrong_description_says_where(change: tuple[str, str], message: str) -> None:
     with pytest.raises(EdgeError, match=re.escape(message)):
         parse_description(OWN.replace(*change), "own", "own.toml")
+
+
+junk = st.recursive(
+    st.sampled_from(["1", "-1", "1.5", "1e300", "nan", "true", '"x"', '""', '"ms"', '"("', "0", "99", "[]", "{}"]),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3).map(lambda items: f"[{', '.join(items)}]")
+        | inner.map(lambda item: f"{{ index = {item} }}")
+    ),
+    max_leaves=4,
+)
+PLACES = {
+    "file": ("delimiter", "decimal", "header", "columns"),
+    "emg": ("columns", "rate_hz", "unit", "scale", "full_scale", "range", "whole_numbers"),
+    "time": ("kind", "column", "unit", "format", "jump_ms"),
+    "labels": ("column", "columns", "from_path", "names", "range", "rest", "companion"),
+    "path": ("patterns", "wearer", "session", "day", "side"),
+    "pose": ("curls", "fingers", "joints", "unit", "companion"),
+    "recognise": ("header", "columns", "rows", "range", "whole_numbers", "labels"),
+    "passed_over": ("header", "match", "time", "max_gap_ms", "whole_numbers", "look_in"),
+}
+
+
+@given(st.sampled_from([(table, key) for table, keys in PLACES.items() for key in keys]), junk)
+@settings(max_examples=400, deadline=None)
+def test_whatever_stands_behind_a_key_is_taken_or_refused_in_one_line(place: tuple[str, str], value: str) -> None:
+    tables = {
+        "file": {"columns": "3"},
+        "emg": {"columns": "[0, 1]", "rate_hz": "100", "unit": '"mine"'},
+        "labels": {"column": "2"},
+    }
+    table, key = place
+    tables.setdefault(table, {})[key] = value
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()) for name, keys in tables.items()
+    )
+    try:
+        parse_description(text, "own", "own.toml")
+    except EdgeError as error:
+        assert str(error).startswith("own.toml") and "\n" not in str(error)

@@ -55,6 +55,19 @@ def test_database_is_told_by_what_is_in_the_file(
     np.testing.assert_array_equal(recording.emg, values["emg"].astype(np.float32))
 
 
+def test_rest_takes_the_number_of_the_movement_that_follows(tmp_path: Path) -> None:
+    """NinaPro numbers rest 0; a split by repetition must find rest of every repetition."""
+    stimulus = np.repeat([0, 5, 0, 5, 0, 6, 0], 60)
+    repetition = np.repeat([0, 1, 0, 2, 0, 1, 0], 60)
+    emg = np.random.default_rng(2).integers(-128, 128, (len(stimulus), 16)).astype(np.float64)
+    emg[70] = np.nan
+    savemat(tmp_path / "a.mat", {"emg": emg, "restimulus": stimulus, "rerepetition": repetition})
+    (recording,) = read_recordings(tmp_path)
+    assert recording.repetitions is not None
+    assert recording.repetitions[[30, 100, 150, 200, 270, 330, 400]].tolist() == [1, 1, 2, 2, 1, 1, 1]
+    assert recording.breaks.tolist() == [70]
+
+
 def test_no_rate_is_guessed(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", content(12))
     with pytest.raises(EdgeError, match="--format, one of ninapro-db2, ninapro-db7"):

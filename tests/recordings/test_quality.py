@@ -80,8 +80,11 @@ def test_sums_of_parts_are_those_of_the_whole() -> None:
 def test_nan_is_counted_and_does_not_spread() -> None:
     emg = noise()
     emg[7, 0] = np.nan
-    quality = measure(recording(emg))
-    assert quality.nan == 1 and np.isfinite(quality.rms).all()
+    emg[8, 0] = np.inf
+    quality = measure(recording(emg)) + measure(recording(emg))
+    assert quality.nan.tolist() == [4, 0, 0, 0] and np.isfinite(quality.rms).all()
+    assert [channel.verdict for channel in quality.channels] == [("nan",), ("good",), ("good",), ("good",)]
+    assert quality.channels[0].nan == 4 and not quality.ok
 
 
 def test_one_sample_is_enough_not_to_fail() -> None:

@@ -80,20 +80,20 @@ fields = st.text(alphabet='0123456789.-+eE nan,;\r\t"abc', max_size=12)
 def test_any_text_gives_the_rows_that_python_finds(lines: list[str]) -> None:
     table = parse("\n".join(lines).encode(), EMG2)
     good, bad = [], []
+    largest = float(np.finfo(np.float32).max)
     for number, line in enumerate(lines, 1):
         body = line.removesuffix("\r")
         if not body.strip(" \t"):
             continue
         row = [_python_number(value) for value in body.split(",")]
-        if len(row) == 2 and all(value is not None and not math.isnan(value) for value in row):
+        if len(row) == 2 and all(value is not None and abs(value) <= largest for value in row):
             good.append(row)
         else:
             bad.append(number)
     assert table.bad.line.tolist() == bad
     assert len(table.emg) == len(good)
     if good:
-        with np.errstate(over="ignore"):
-            np.testing.assert_allclose(table.emg, np.array(good, np.float64).astype(np.float32), rtol=2e-7, atol=1e-44)
+        np.testing.assert_allclose(table.emg, np.array(good, np.float64).astype(np.float32), rtol=2e-7, atol=1e-44)
 
 
 def _python_number(value: str) -> float | None:
@@ -115,12 +115,22 @@ def test_bad_lines_are_named_and_the_rest_is_used() -> None:
     assert table.bad.line.tolist() == [2, 3, 4, 5, 6]
     assert table.bad.reason.tolist() == [text.FIELDS, text.FIELDS, text.NUMBER, text.MISSING, text.RANGE]
     assert table.bad.fields.tolist() == [1, 3, 2, 2, 2]
+    assert table.bad.column.tolist()[2:] == [0, 0, 0]
     assert table.bad.row.tolist() == [1] * 5
 
 
 def test_fractions_are_refused_where_numbers_must_be_whole() -> None:
     table = parse(b"1,2\n1.5,2\n", layout([text.EMG, text.EMG], whole=True))
     assert table.bad.reason.tolist() == [text.FRACTION]
+
+
+@pytest.mark.parametrize("role", [text.EMG, text.EXTRA, text.CLOCK, text.LABEL])
+@pytest.mark.parametrize("written", ["1e400", "-1e39", "3.5e38", "9" * 400])
+def test_a_number_beyond_float32_is_out_of_range(role: int, written: str) -> None:
+    table = parse(f"1,2\n3,{written}\n5,6\n".encode(), layout([text.EMG, role], groups=int(role == text.CLOCK)))
+    assert table.bad.line.tolist() == [2] and table.bad.reason.tolist() == [text.RANGE]
+    assert table.bad.column.tolist() == [1]
+    assert table.emg[:, 0].tolist() == [1, 5] and np.isfinite(table.emg).all()
 
 
 def test_header_is_skipped_and_lines_are_counted_with_it() -> None:
