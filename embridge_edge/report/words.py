@@ -145,6 +145,8 @@ def quantity(name: str, value: object, digits: int = 1) -> str:
         return f"{real:,.4g}{SPACE}{'step' if abs(real) == 1 else 'steps'}"
     if name.endswith("loss"):
         return f"{100 * real:.{digits}f}{SPACE}points".replace("-", "−")
+    if name.endswith("_ms") and 0 < abs(real) < 0.1:
+        return f"{significant(1000 * real, 3)}{SPACE}µs"
     for suffix, (unit, figures) in _SUFFIXES.items():
         if name.endswith(suffix):
             return f"{real:.1f}{SPACE}{unit}" if suffix == "_db" else f"{significant(real, figures)}{SPACE}{unit}"

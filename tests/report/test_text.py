@@ -73,6 +73,7 @@ def test_markdown_escapes_names(report: dict[str, Any]) -> None:
         ("tflite_bytes", 72_104, "72,104 B (70.4 KiB)"),
         ("parity_max_steps", 1, "1 step"),
         ("p50_ms", 6.412, "6.41 ms"),
+        ("p50_ms", 0.02948, "29.5 µs"),
         ("rate_hz", 200.0, "200 Hz"),
         ("macs", 1_843_200, "1,843,200"),
         ("accuracy", None, "not measured"),
