@@ -67,7 +67,8 @@ def distill(
     plan = find_recipe(recipe)
     refuse_existing(out, force, CHECKPOINT_FILES)
     refuse_inside(out, data)
-    refuse_around(out, teacher)
+    for given in (data, teacher):
+        refuse_around(out, given)
     master = load_checkpoint(teacher)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)

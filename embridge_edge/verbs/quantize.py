@@ -68,7 +68,8 @@ def quantize(
     plan = find_recipe(recipe)
     refuse_existing(out, force, QUANTIZED_FILES)
     refuse_inside(out, data)
-    refuse_around(out, student)
+    for given in (data, student):
+        refuse_around(out, given)
     checkpoint = load_checkpoint(student)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)

@@ -66,11 +66,12 @@ def train(
     from embridge_edge.learning.loop import Run, key_of
     from embridge_edge.model.checkpoint import CHECKPOINT_FILES, save_checkpoint
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows, train_checkpoint
-    from embridge_edge.verbs.workspace import content_hash, fingerprint, refuse_inside
+    from embridge_edge.verbs.workspace import content_hash, fingerprint, refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
     refuse_existing(out, force, CHECKPOINT_FILES)
     refuse_inside(out, data)
+    refuse_around(out, data)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, split, plan), plan)
     if supervised and not len(windows.gestures):

@@ -69,14 +69,13 @@ def _key_in(file: Path) -> object:
 
 
 def refuse_inside(out: Path, data: Path) -> None:
-    """Refuse to write among the recordings, or over them: the next run would read what this one wrote, or find none.
+    """Refuse to write among the recordings: the next run would read what this one wrote.
 
     Raises:
-        EdgeError: `out` is `data`, lies inside it or holds it.
+        EdgeError: `out` is `data` or lies inside it.
     """
     if out.resolve().is_relative_to(data.resolve()):
         raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
-    refuse_around(out, data)
 
 
 def refuse_around(out: Path, given: Path) -> None:

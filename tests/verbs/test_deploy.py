@@ -20,7 +20,7 @@ from embridge_edge.artifacts import sha256_of_file
 from embridge_edge.cli import run
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.recordings.recording import Recording
-from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_inside
+from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_around, refuse_inside
 
 GESTURES = ("rest", "fist", "flexion")
 RECIPE = """
@@ -357,3 +357,13 @@ def test_nothing_is_written_among_the_recordings(tmp_path: Path) -> None:
     for out in (tmp_path / "data", tmp_path / "data" / "x", tmp_path / "link" / "x", tmp_path / "data" / ".." / "data"):
         with pytest.raises(EdgeError, match="lies inside"):
             refuse_inside(out, tmp_path / "data")
+
+
+def test_folder_that_holds_what_is_read_is_not_replaced(tmp_path: Path) -> None:
+    from embridge_edge.errors import EdgeError
+
+    (tmp_path / "project" / "data").mkdir(parents=True)
+    refuse_around(tmp_path / "project" / "model", tmp_path / "project" / "data")
+    for out in (tmp_path / "project", tmp_path / "project" / "data", tmp_path / "project" / "data" / ".."):
+        with pytest.raises(EdgeError, match="which is read"):
+            refuse_around(out, tmp_path / "project" / "data")
