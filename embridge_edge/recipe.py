@@ -30,6 +30,8 @@ def _at_least(plan: object, least: float, *names: str) -> None:
 def _check_training(plan: TrainPlan | DistillPlan) -> None:
     _at_least(plan, 2, "batch")
     _at_least(plan, 0, "gain_jitter", "channel_jitter", "rotation", "noise", "channel_drop", "label_smoothing")
+    if plan.most_passes is not None and plan.most_passes <= 0:
+        raise EdgeError(f"most_passes is {plan.most_passes:g} in the recipe; give a number above 0.")
     if isinstance(plan, TrainPlan) and plan.temperature <= 0:
         raise EdgeError(f"temperature is {plan.temperature:g} in the recipe; give a number above 0.")
 
@@ -107,6 +109,8 @@ class TrainPlan(Augmentation):
 
     Attributes:
         pose_steps, masked_steps, steps: optimisation steps of pose pre-training, EMG pre-training and alignment.
+        most_passes: where `steps` of `batch` windows would be more passes over the training windows than this, all three are
+            cut in proportion: few recordings need less time, and are overfitted by more. None never cuts.
         batch: windows in a batch; gestures and wearers are drawn evenly.
         learning_rate: peak of a one-cycle schedule.
         mask_share: share of patches hidden in pre-training (the paper: half).
@@ -119,6 +123,7 @@ class TrainPlan(Augmentation):
     pose_steps: int = 300
     masked_steps: int = 300
     steps: int = 2000
+    most_passes: float | None = None
     batch: int = 256
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
@@ -157,9 +162,14 @@ class StudentPlan:
 
 @dataclass(frozen=True)
 class DistillPlan(Augmentation):
-    """How the student learns from the teacher's embedding, the pose embeddings and the labels."""
+    """How the student learns from the teacher's embedding, the pose embeddings and the labels.
+
+    Attributes: as those of `TrainPlan`; `teacher_weight` weighs 1 − cosine to the teacher's embedding, which is computed for
+        `teacher_windows` windows.
+    """
 
     steps: int = 3000
+    most_passes: float | None = None
     batch: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 0.02

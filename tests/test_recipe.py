@@ -26,6 +26,7 @@ from embridge_edge.recipe import (
     recipe_from_dict,
     shipped_recipes,
 )
+from embridge_edge.verbs.workflow import shortened
 
 
 def test_the_promised_recipes_are_shipped() -> None:
@@ -145,6 +146,22 @@ def test_false_leaves_what_may_be_left_open(tmp_path: Path) -> None:
     file.write_text('name = "x"\ntarget = "host"\n[chain]\nwindow_ms = false\n')
     with pytest.raises(EdgeError, match="window_ms"):
         find_recipe(str(file))
+
+
+@pytest.mark.parametrize(
+    ("share", "windows", "expected"),
+    [
+        (1.0, 10**6, (300, 2000)),
+        (0.5, 10**6, (150, 1000)),
+        (1.0, 64_000, (75, 500)),
+        (0.5, 64_000, (38, 250)),
+        (1.0, 1, (1, 1)),
+    ],
+)
+def test_few_windows_are_not_trained_on_for_long(share: float, windows: int, expected: tuple[int, int]) -> None:
+    plan = shortened(TrainPlan(pose_steps=300, steps=2000, batch=256, most_passes=2.0), share, windows)
+    assert (plan.pose_steps, plan.steps) == expected
+    assert shortened(TrainPlan(steps=2000), 1.0, 1).steps == 2000
 
 
 def test_stored_recipe_that_is_damaged_is_one_line() -> None:

@@ -145,7 +145,7 @@ def train_checkpoint(
     from embridge_edge.learning.teacher import embed, pose_embeddings, teacher_shape, train_teacher
     from embridge_edge.model.checkpoint import Checkpoint, tensors_of
 
-    plan = _shorter(recipe.train, share)
+    plan = shortened(recipe.train, share, len(job.train))
     if supervised:
         plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
     shape = teacher_shape(job.windows, recipe.teacher)
@@ -191,7 +191,7 @@ def distill_checkpoint(
         )
     job = replace(job, windows=job.windows.with_chain(teacher.chain))
     master = cast(Teacher, teacher.network())
-    plan = _shorter(recipe.distill, share)
+    plan = shortened(recipe.distill, share, len(job.train))
     lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress)
     shape = student_shape(job.windows, recipe.student, master.shape.embedding)
     network, to_labels = distill_student(
@@ -237,8 +237,10 @@ def refuse_other_chain(who: str, trained: SignalChain, given: SignalChain) -> No
         )
 
 
-def _shorter(plan: Any, share: float) -> Any:
-    """A training plan with a share of its steps, one at least where it had any."""
+def shortened(plan: Any, share: float, windows: int) -> Any:
+    """A training plan with a share of its steps, cut to its most passes over so many windows; one at least where it had any."""
+    if plan.most_passes is not None:
+        share *= min(1.0, plan.most_passes * windows / (plan.steps * plan.batch))
     steps = {name: getattr(plan, name) for name in ("pose_steps", "masked_steps", "steps") if hasattr(plan, name)}
     return replace(plan, **{name: max(min(1, count), round(count * share)) for name, count in steps.items()})
 
