@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 DELAY_S = 2.0
 LOG_INTERVAL_S = 15.0
@@ -24,10 +26,30 @@ class Progress:
         if self.quiet:
             yield lambda amount: None
             return
+        began, waiting = time.monotonic(), 0
+        shown: Any = None
+
+        def advance(amount: int) -> None:
+            nonlocal shown, waiting
+            waiting += amount
+            if shown is None and time.monotonic() - began >= DELAY_S:
+                shown = self._shown(label, total, unit, began)
+            if shown is not None:
+                shown.update(waiting)
+                waiting = 0
+
+        try:
+            yield advance
+        finally:
+            if shown is not None:
+                shown.close()
+
+    def _shown(self, label: str, total: int, unit: str, began: float) -> Any:
+        """A bar that counts from `began` on; tqdm is loaded only for work that takes long enough to be shown."""
         from tqdm import tqdm
 
         on_terminal = sys.stderr.isatty()
-        with tqdm(
+        bar = tqdm(
             total=total,
             desc=label,
             unit=unit or "it",
@@ -38,8 +60,11 @@ class Progress:
             mininterval=0.2 if on_terminal else LOG_INTERVAL_S,
             maxinterval=1.0 if on_terminal else LOG_INTERVAL_S,
             dynamic_ncols=True,
-        ) as bar:
-            yield bar.update
+        )
+        passed = time.monotonic() - began
+        bar.start_t -= passed
+        bar.last_print_t -= passed
+        return bar
 
     def say(self, line: str) -> None:
         """One line about what happened, on stderr."""

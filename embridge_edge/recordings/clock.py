@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.recordings.compiled import compiled
+from embridge_edge.compiled import compiled
 from embridge_edge.recordings.description import CLOCK_CODES, ClockRule
 
 Seconds = npt.NDArray[np.float64]
@@ -89,25 +89,28 @@ def study(time: Seconds, rate_hz: float, jump_ms: float) -> ClockFindings:
     usual = float(np.median(passed)) / stretch
     if not usual > 0:
         return ClockFindings(np.zeros(0, np.int64), 0.0, rate_hz, int(early[0]) + 1 if len(early) else None)
-    jumps, lost = _jumps(time, usual, jump_ms / 1000.0)
-    return ClockFindings(jumps, lost, 1.0 / usual, int(early[0]) + 1 if len(early) else None)
+    found, lost = np.empty(samples, np.int64), np.zeros(1)
+    count = _jumps(np.ascontiguousarray(time), usual, jump_ms / 1000.0, found, lost)
+    return ClockFindings(found[:count].copy(), float(lost[0]), 1.0 / usual, int(early[0]) + 1 if len(early) else None)
 
 
-@compiled
-def _jumps(time: Any, usual_s: float, jump_s: float) -> tuple[Any, float]:
-    """Where `time` has run away from an even clock of step `usual_s` by more than `jump_s`, counted anew each time."""
-    found = np.empty(len(time), np.int64)
+@compiled("int64(float64[::1],float64,float64,int64[::1],float64[::1])")
+def _jumps(time: Any, usual_s: float, jump_s: float, found: Any, lost: Any) -> int:
+    """Where `time` has run away from an even clock of step `usual_s` by more than `jump_s`, counted anew each time.
+
+    The samples go to `found`, what is missing in seconds to `lost[0]`. Returns: how many they are.
+    """
     count = 0
-    lost = 0.0
+    lost[0] = 0.0
     level = 0.0
     for i in range(len(time)):
         moved = time[i] - time[0] - usual_s * i - level
         if abs(moved) > jump_s:
             found[count] = i
             count += 1
-            lost += max(0.0, moved)
+            lost[0] += max(0.0, moved)
             level += moved
-    return found[:count].copy(), lost
+    return count
 
 
 def gaps(time: Seconds, jump_ms: float) -> npt.NDArray[np.int64]:

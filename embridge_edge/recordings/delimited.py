@@ -24,7 +24,7 @@ from embridge_edge.recordings.description import (
     LabelRule,
     PoseRule,
 )
-from embridge_edge.recordings.recognition import glimpse, header_names
+from embridge_edge.recordings.recognition import Glimpse, glimpse, header_names
 from embridge_edge.recordings.recording import UNLABELLED, Problem, Recording
 from embridge_edge.recordings.repetitions import with_rest_numbered
 from embridge_edge.recordings.store import Store
@@ -69,9 +69,16 @@ class Repetitions:
 
 
 def read_delimited(
-    store: Store, name: str, description: Description, found: Mapping[Companion, str], counts: Repetitions
+    store: Store,
+    name: str,
+    description: Description,
+    found: Mapping[Companion, str],
+    counts: Repetitions,
+    looked: Glimpse | None = None,
 ) -> Recording:
     """Read the file `name` as `description` says; `found` names the companion files that go with it.
+
+    `looked` is the beginning of the file, where it has been looked at already.
 
     Raises:
         EdgeError: the file is empty, has other columns than described, or is mostly unusable.
@@ -83,7 +90,7 @@ def read_delimited(
             f"{source}: repetition {who.repetition} in its path is no count (at most {MOST_REPETITIONS}); correct the group "
             f"'repetition' of {description.name}, or leave it out to have repetitions counted."
         )
-    table, columns, line_problems = _table(store, name, description, _own_columns(description))
+    table, columns, line_problems = _table(store, name, description, _own_columns(description), looked)
     if not len(table.emg):
         raise EdgeError(f"{source} holds no samples; remove the file or fetch it again.")
     emg = table.emg
@@ -197,7 +204,7 @@ def _own_columns(description: Description) -> _Wanted:
 
 
 def _table(
-    store: Store, name: str, description: Description, wanted: _Wanted
+    store: Store, name: str, description: Description, wanted: _Wanted, looked: Glimpse | None = None
 ) -> tuple[text.Table, tuple[Column, ...], tuple[Problem, ...]]:
     source = store.prefix + name
     size = store.size(name)
@@ -206,7 +213,7 @@ def _table(
     names: tuple[str, ...] = ()
     count = description.columns
     if description.header:
-        line = glimpse(store, name).lines[0]
+        line = (looked or glimpse(store, name)).lines[0]
         names = header_names(line, description.delimiter)
         count = len(names)
         if description.columns is not None and count != description.columns:

@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +200,8 @@ def read_description(path: Path) -> Description:
 @cache
 def shipped_descriptions() -> Mapping[str, Description]:
     """The descriptions that come with the product, by name, in the order in which they are tried."""
+    from importlib.resources import files
+
     folder = files("embridge_edge.recordings.formats")
     found: dict[str, Description] = {}
     for item in sorted(folder.iterdir(), key=lambda item: item.name):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
@@ -32,6 +32,9 @@ from embridge_edge.recordings.recognition import (
 )
 from embridge_edge.recordings.recording import Problem, Recording
 from embridge_edge.recordings.store import ArchiveStore, FolderStore, archive_kind, is_hidden, natural
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 NINAPRO_FORMATS = ("ninapro-db1", "ninapro-db2", "ninapro-db5", "ninapro-db7")
 OTHER_FORMATS = ("emg2pose", *NINAPRO_FORMATS)
@@ -168,7 +171,7 @@ class _Unpacker:
     def __init__(self, paths: list[Path], root: Path) -> None:
         self.root = root
         self.waiting = iter(paths)
-        self.pool = ThreadPoolExecutor(1)
+        self.pool: ThreadPoolExecutor | None = None
         self.ahead: Future[ArchiveStore] | None = None
 
     def __enter__(self) -> _Unpacker:
@@ -176,13 +179,20 @@ class _Unpacker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True)
+        if self.pool is not None:
+            self.pool.shutdown(wait=True)
         if self.ahead is not None and self.ahead.exception() is None:
             self.ahead.result().close()
 
     def _start(self) -> None:
         path = next(self.waiting, None)
-        self.ahead = None if path is None else self.pool.submit(ArchiveStore, path, f"{path.relative_to(self.root)}:")
+        self.ahead = None
+        if path is not None:
+            if self.pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self.pool = ThreadPoolExecutor(1)
+            self.ahead = self.pool.submit(ArchiveStore, path, f"{path.relative_to(self.root)}:")
 
     def next(self) -> ArchiveStore:
         """The next archive, in the order of the paths; the caller closes it."""
@@ -201,6 +211,7 @@ class _SetReader:
         self.strict = log is None
         self.log = log if log is not None else ReadingLog()
         self._counts: object = None
+        self._read_descriptions: dict[str, Description | None] = {}
 
     def read(self, path: Path, files: list[Found], advance: Callable[[int], object]) -> Iterator[Recording]:
         """Recordings of `files`, which lie below `path`."""
@@ -250,7 +261,7 @@ class _SetReader:
         self, store: FolderStore | ArchiveStore, name: str, seen: dict[str, Glimpse]
     ) -> Iterator[tuple[Recording, str]]:
         source = store.prefix + name
-        looked = seen[name] = seen.get(name) or glimpse(store, name)
+        looked = seen.get(name) or glimpse(store, name)
         if not looked.head:
             raise EdgeError(f"{source} is empty; remove the file or fetch it again.")
         if looked.head.startswith(HDF5_MAGIC) or looked.head.startswith((MAT5_MAGIC, MAT73_MAGIC)):
@@ -270,7 +281,7 @@ class _SetReader:
         if not isinstance(self._counts, Repetitions):
             self._counts = Repetitions()
         found = self._companions(store, name, description, seen)
-        yield read_delimited(store, name, description, found, self._counts), description.name
+        yield read_delimited(store, name, description, found, self._counts, looked), description.name
 
     def _binary(self, store: FolderStore | ArchiveStore, name: str, looked: Glimpse) -> Iterator[tuple[Recording, str]]:
         source = store.prefix + name
@@ -310,13 +321,21 @@ class _SetReader:
         )
 
     def _beside(self, store: FolderStore | ArchiveStore, name: str) -> Description | None:
+        """The description beside a file or above it in the set; each folder is looked into once."""
         folder = PurePosixPath(name).parent
         for parent in (folder, *folder.parents):
             at = (parent / FILE_NAME).as_posix()
-            if store.exists(at):
-                with store.open(at) as stream:
-                    text = stream.read().decode("utf-8", "replace")
-                return parse_description(text, FILE_NAME, store.prefix + at)
+            place = store.prefix + at
+            if place not in self._read_descriptions:
+                found = None
+                if store.exists(at):
+                    with store.open(at) as stream:
+                        text = stream.read().decode("utf-8", "replace")
+                    found = parse_description(text, FILE_NAME, place)
+                self._read_descriptions[place] = found
+            description = self._read_descriptions[place]
+            if description is not None:
+                return description
         return None
 
     def _companions(

@@ -9,11 +9,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.compiled import compiled
 from embridge_edge.errors import EdgeError
-from embridge_edge.recordings.compiled import compiled
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
 LONGEST_LINE_BYTES = 8 << 20
+_LOOKED_AT_BYTES = 1 << 12
+_SPARE_ROWS = 64
+_BAD_AT_ONCE = 1024
 
 IGNORED, EMG, EXTRA, LABEL, LABEL_TEXT, CLOCK, CLOCK_TEXT = range(7)
 """What a column is: passed over, EMG, another number (a pose), a label or the clock, each as number or as text."""
@@ -98,7 +101,15 @@ class Table:
     label_texts: Mapping[int, str] = field(default_factory=dict)
 
 
-@compiled
+_WHOLE_POWERS = 10.0 ** np.arange(23)
+"""The powers of ten that float64 holds exactly."""
+
+
+@compiled(
+    "void(uint8[::1],int64,boolean,int64,int64,int8[::1],int64[::1],float64[::1],float64[::1],boolean[::1],int64,int64,int64,"
+    "int64,float32[:,::1],float32[:,::1],int64[::1],int64[:,::1],float64[:,::1],int64[:,::1],float64[::1],int64[::1])",
+    error_model="numpy",
+)
 def _parse(
     data: Any,
     size: int,
@@ -120,20 +131,111 @@ def _parse(
     label_at: Any,
     clock: Any,
     bad: Any,
-) -> tuple[int, int, int, int, int]:
-    """Parse every whole line of `data[:size]`; with `final`, what follows the last line feed is a line as well.
+    powers: Any,
+    counts: Any,
+) -> None:
+    """Parse whole lines of `data[:size]` while there is room; with `final`, what follows the last line feed is one as well.
 
-    Rows go to `emg`, `extra` and `clock` from index `row` on; labels go to `labels` from 0 on with their place in
-    `data` in `label_at`. Returns: rows stored, lines seen, lines with content, bad lines, bytes used.
+    `data[size]` must exist and be no digit. Rows go to `emg`, `extra`, `clock` and `labels` (where they have any) from index
+    `row` on, places of label texts in `data` to `label_at` from 0 on. There is room until `emg` or `bad` is full.
+
+    A line of plain numbers is read in one go, byte by byte; whatever else it holds sends it through the careful way below,
+    which starts the line again and knows every case.
+
+    Args:
+        powers: `_WHOLE_POWERS`.
+        counts: int64 `[5]`, filled with rows stored, lines seen, lines with content, bad lines, bytes used.
     """
     columns = roles.shape[0]
-    powers = 10.0 ** np.arange(23)
-    at = 0
+    capacity = emg.shape[0] - row
+    labelled = labels.shape[0] > 0
+    plain = delimiter != 0
+    for column in range(columns):
+        if roles[column] == 4 or roles[column] == 6:
+            plain = False
+    one = np.uint64(1)
+    mark = np.uint8(delimiter)
+    point = np.uint8(decimal)
+    at: Any = 0
     stored = 0
     seen = 0
     filled = 0
     bad_count = 0
-    while at < size:
+    while at < size and stored < capacity and bad_count < bad.shape[0]:
+        if plain and first_line + seen > skip_lines:
+            f = np.uint64(at)
+            here = np.uint64(row + stored)
+            label = np.int64(-1)
+            good = True
+            for column in range(columns):
+                role = roles[column]
+                if role == 0:
+                    while data[f] != mark and data[f] != 10 and f < np.uint64(size):
+                        f += one
+                else:
+                    negative = data[f] == 45
+                    f += np.uint64(negative)
+                    start = f
+                    mantissa: Any = np.int64(0)
+                    while True:
+                        digit = np.uint8(data[f] - np.uint8(48))
+                        if digit > 9:
+                            break
+                        mantissa = mantissa * 10 + digit
+                        f += one
+                    found = f - start
+                    value: Any = np.float64(mantissa)
+                    fraction = np.uint64(0)
+                    if data[f] == point:
+                        f += one
+                        start = f
+                        while True:
+                            digit = np.uint8(data[f] - np.uint8(48))
+                            if digit > 9:
+                                break
+                            mantissa = mantissa * 10 + digit
+                            f += one
+                        fraction = f - start
+                        found += fraction
+                        value = np.float64(mantissa) / powers[min(fraction, np.uint64(22))]
+                    if found - one > 17:  # none, or more than an int64 holds
+                        good = False
+                        break
+                    if negative:
+                        value = -value
+                        mantissa = -mantissa
+                    if not (low[column] <= value <= high[column]):
+                        good = False
+                        break
+                    if role == 1:
+                        if whole[column] and value != np.floor(value):
+                            good = False
+                            break
+                        emg[here, np.uint64(slots[column])] = value
+                    elif role == 2:
+                        extra[here, np.uint64(slots[column])] = value
+                    elif role == 5:
+                        clock[here, 0] = value
+                    elif fraction > 0:
+                        good = False
+                        break
+                    else:
+                        label = mantissa
+                if column + 1 < columns:
+                    if data[f] != mark:
+                        good = False
+                        break
+                    f += one
+            if good and data[f] == 13:
+                f += one
+            if good and data[f] == 10 and f < np.uint64(size):
+                if labelled:
+                    labels[here] = label
+                seen += 1
+                filled += 1
+                stored += 1
+                at = np.int64(f + one)
+                continue
         stop = at
         while stop < size and data[stop] != 10:
             stop += 1
@@ -315,12 +417,18 @@ def _parse(
             bad[bad_count, 4] = wrong
             bad_count += 1
         else:
-            labels[stored] = label
-            label_at[stored, 0] = label_start
-            label_at[stored, 1] = label_length
+            if labelled:
+                labels[row + stored] = label
+            if label_at.shape[0] > 0:
+                label_at[stored, 0] = label_start
+                label_at[stored, 1] = label_length
             stored += 1
         at = next_line
-    return stored, seen, filled, bad_count, at
+    counts[0] = stored
+    counts[1] = seen
+    counts[2] = filled
+    counts[3] = bad_count
+    counts[4] = at
 
 
 def read_table(stream: BinaryIO, layout: Layout, size: int) -> Table:
@@ -328,84 +436,106 @@ def read_table(stream: BinaryIO, layout: Layout, size: int) -> Table:
 
     Besides the table itself there is never more in memory than a chunk: the arrays grow in place.
     """
-    buffer = bytearray(CHUNK_BYTES)
+    buffer = np.empty(CHUNK_BYTES + 1, np.uint8)
     kept, used_bytes, rows, lines, filled = 0, 0, 0, 0, 0
     emg = np.empty((0, layout.emg_columns), np.float32)
     extra = np.empty((0, layout.extra_columns), np.float32)
     clock = np.empty((0, layout.clock_groups), np.float64)
-    has_labels = bool(np.isin(layout.roles, (LABEL, LABEL_TEXT)).any())
     labels = np.empty(0, np.int64)
+    roles = layout.roles.tolist()
+    has_texts = LABEL_TEXT in roles
+    has_labels = has_texts or LABEL in roles
+    label_at = np.empty((0, 2), np.int64)
     texts: dict[int, str] = {}
     numbers: dict[int, int] = {}
     bad: list[npt.NDArray[np.int64]] = []
+    some_bad = np.empty((_BAD_AT_ONCE, 5), np.int64)
+    counts = np.zeros(5, np.int64)
     final = False
     while not final:
         if len(buffer) - kept < CHUNK_BYTES // 2:
-            buffer.extend(bytes(CHUNK_BYTES))
-        got = stream.readinto(memoryview(buffer)[kept:])  # type: ignore[attr-defined]
+            buffer = np.concatenate([buffer[:kept], np.empty(2 * len(buffer), np.uint8)])
+        got = stream.readinto(memoryview(buffer)[kept:-1])  # type: ignore[attr-defined, arg-type]
         final = not got
         if kept > LONGEST_LINE_BYTES:
             raise EdgeError(
                 f"line {lines + 1} is longer than {LONGEST_LINE_BYTES >> 20} MiB; this is no delimited text."
             )
-        filled_bytes = kept + (got or 0)
-        chunk_lines = buffer.count(b"\n", 0, filled_bytes) + 1
-        if rows + chunk_lines > len(emg):
-            seen_bytes = used_bytes + filled_bytes
-            expected = (
-                int((rows + chunk_lines) * max(1.0, size / max(1, seen_bytes)) * (1.02 if seen_bytes < size else 1.0))
-                + 1
+        held, at = kept + (got or 0), 0
+        buffer[held] = 0
+        while True:
+            if rows == len(emg):
+                line_bytes = used_bytes / lines if lines else _line_bytes(buffer[:held])
+                room = rows + int(1.02 * max(size - used_bytes, held - at) / line_bytes) + _SPARE_ROWS
+                emg, extra, clock = (_grown(array, room) for array in (emg, extra, clock))
+                labels = _grown(labels, room) if has_labels else labels
+            if has_texts:
+                label_at = np.empty((len(emg) - rows, 2), np.int64)
+            _parse(
+                buffer[at:],
+                held - at,
+                final,
+                layout.delimiter,
+                layout.decimal,
+                layout.roles,
+                layout.slots,
+                layout.low,
+                layout.high,
+                layout.whole,
+                layout.clock_groups,
+                lines + 1,
+                layout.skip_lines,
+                rows,
+                emg,
+                extra,
+                labels,
+                label_at,
+                clock,
+                some_bad,
+                _WHOLE_POWERS,
+                counts,
             )
-            for array in (emg, extra, clock):
-                array.resize((max(expected, rows + chunk_lines), array.shape[1]), refcheck=False)
-            if has_labels:
-                labels.resize(len(emg), refcheck=False)
-        chunk_labels = np.empty(chunk_lines, np.int64)
-        label_at = np.empty((chunk_lines, 2), np.int64)
-        chunk_bad = np.empty((chunk_lines, 5), np.int64)
-        stored, seen, content, bad_count, used = _parse(
-            np.frombuffer(buffer, np.uint8),
-            filled_bytes,
-            final,
-            layout.delimiter,
-            layout.decimal,
-            layout.roles,
-            layout.slots,
-            layout.low,
-            layout.high,
-            layout.whole,
-            layout.clock_groups,
-            lines + 1,
-            layout.skip_lines,
-            rows,
-            emg,
-            extra,
-            chunk_labels,
-            label_at,
-            clock,
-            chunk_bad,
-        )
-        if has_labels:
-            if LABEL_TEXT in layout.roles:
-                _name_texts(chunk_labels[:stored], label_at, buffer, numbers, texts)
-            labels[rows : rows + stored] = chunk_labels[:stored]
-        if bad_count:
-            bad.append(chunk_bad[:bad_count].copy())
-        rows, lines, filled, used_bytes = rows + stored, lines + seen, filled + content, used_bytes + used
-        kept = filled_bytes - used
-        buffer[:kept] = buffer[used:filled_bytes]
-    for array in (emg, extra, clock):
-        array.resize((rows, array.shape[1]), refcheck=False)
-    labels.resize(rows if has_labels else 0, refcheck=False)
+            stored, seen, content, bad_count, used = counts.tolist()
+            if has_texts:
+                _name_texts(labels[rows : rows + stored], label_at, buffer[at:], numbers, texts)
+            if bad_count:
+                bad.append(some_bad[:bad_count].copy())
+            rows, lines, filled, used_bytes, at = (
+                rows + stored,
+                lines + seen,
+                filled + content,
+                used_bytes + used,
+                at + used,
+            )
+            if rows < len(emg) and bad_count < _BAD_AT_ONCE:
+                break
+        kept = held - at
+        buffer[:kept] = buffer[at:held]
+    emg, extra, clock = (_grown(array, rows) for array in (emg, extra, clock))
+    labels = _grown(labels, rows) if has_labels else labels
     every = np.concatenate(bad) if bad else np.empty((0, 5), np.int64)
     dropped = BadLines(every[:, 0], every[:, 1], every[:, 2], every[:, 3], every[:, 4])
     return Table(emg, extra, labels if has_labels else None, clock, dropped, filled, texts)
 
 
+def _line_bytes(beginning: npt.NDArray[np.uint8]) -> float:
+    """Mean length of a line, judged by the first ones."""
+    looked_at = beginning[:_LOOKED_AT_BYTES]
+    return max(1.0, len(looked_at) / max(1, int((looked_at == 10).sum())))
+
+
+def _grown(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """The array with another number of rows, in the same place where the system can."""
+    if not len(array):
+        return np.empty((rows, *array.shape[1:]), array.dtype)
+    array.resize((rows, *array.shape[1:]), refcheck=False)
+    return array
+
+
 def _name_texts(
     labels: npt.NDArray[np.int64],
     label_at: npt.NDArray[np.int64],
-    buffer: bytearray,
+    buffer: npt.NDArray[np.uint8],
     numbers: dict[int, int],
     texts: dict[int, str],
 ) -> None:
@@ -416,6 +546,6 @@ def _name_texts(
         if hashed != -1 and hashed not in numbers:
             start, length = (int(value) for value in label_at[at])
             numbers[hashed] = len(numbers)
-            texts[numbers[hashed]] = bytes(buffer[start : start + length]).decode("utf-8", "replace")
+            texts[numbers[hashed]] = buffer[start : start + length].tobytes().decode("utf-8", "replace")
     small = np.array([numbers.get(int(hashed), -1) for hashed in hashes], np.int64)
     labels[:] = small[np.searchsorted(hashes, labels)]

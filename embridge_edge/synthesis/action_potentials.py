@@ -14,7 +14,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.recordings.compiled import compiled
+from embridge_edge.compiled import compiled
 from embridge_edge.synthesis.anatomy import VISIBLE, Forearm
 from embridge_edge.synthesis.motor_units import Ints, Pools
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.compiled import compiled
 from embridge_edge.gestures import POSE, read_library
-from embridge_edge.recordings.compiled import compiled
 from embridge_edge.synthesis.anatomy import MUSCLES, POSE_LIMITS_RAD, Forearm
 from embridge_edge.synthesis.protocol import FRAME_HZ
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.recordings.compiled import compiled
+from embridge_edge.compiled import compiled
 from embridge_edge.synthesis.anatomy import MUSCLES, VISIBLE, Forearm
 
 Array = npt.NDArray[np.float64]

@@ -219,7 +219,7 @@ def test_compiled_code_runs_where_no_cache_can_be_written(tmp_path: Path) -> Non
     folder.mkdir()
     module = folder / "probe.py"
     module.write_text(
-        "from embridge_edge.recordings.compiled import compiled\n@compiled\ndef double(value):\n    return 2 * value\n"
+        "from embridge_edge.compiled import compiled\n@compiled\ndef double(value):\n    return 2 * value\n"
     )
     (folder / "__pycache__").write_text("")  # a file where the folder should be: holds for root as well
     environment = {"HOME": str(blocked), "XDG_CACHE_HOME": str(blocked), "PATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
