@@ -14,6 +14,7 @@ from embridge_edge.errors import DONE, INTERRUPTED, WRONG_INPUT, EdgeError
 VERBS: Mapping[str, str] = {
     "inspect": "Show what recordings hold and whether their signals are usable.",
     "synth": "Make armband recordings with known poses, without hardware.",
+    "features": "Compute features of recordings and write them as a Parquet or HDF5 table.",
     "train": "Train the EMBridge teacher on recordings.",
     "distill": "Distil a teacher into a student for a microcontroller.",
     "quantize": "Quantize a student to int8.",
@@ -36,6 +37,7 @@ EXTRAS: Mapping[str, str] = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "pyarrow": "features",
     "safetensors": "train",
     "sklearn": "train",
     "tflite_micro": "tflite",

@@ -30,6 +30,7 @@ OLDEST_PYTHON = (3, 11)
 # What each extra is for; the packages themselves stand in the installed package's metadata.
 VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "": ("everything",),
+    "features": ("features to .parquet",),
     "report": ("inspect with a picture", "deploy"),
     "train": ("train", "distill", "quantize", "export", "check", "deploy"),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
