@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rest lint format types wheel setup compiler chromium clean distclean
+.PHONY: help demo test test-all test-rest lint format types wheel setup compiler chromium libemg clean distclean
 
 PYTHON ?= python3.11
 # Two workers are what the continuous integration has; more bring little, because a few tests take most of the time.
@@ -36,7 +36,7 @@ test: $(STAMP) compiler chromium lint types ## The fast suite: ruff, mypy on the
 
 test-all: test test-rest ## Everything, with EMBRIDGE_DATA or ../shared/data; a skip is an error.
 
-test-rest: $(STAMP) compiler chromium ## What `make test` leaves out of `make test-all`.
+test-rest: $(STAMP) compiler chromium libemg ## What `make test` leaves out of `make test-all`.
 	@EMBRIDGE_NO_SKIP=1 $(PYTEST) -m "slow or data"
 
 lint: $(STAMP) ## ruff: rules and layout.
@@ -81,6 +81,16 @@ $(STAMP):
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 setuptools
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	$(RUN) -m pip check
+	touch $@
+
+# The library that users know, which the features are compared with. It wants an older numpy, so it lives by itself.
+LIBEMG := build/libemg/.installed-$(shell sha256sum constraints-libemg.txt | cut -c1-16)
+libemg: $(LIBEMG) ## LibEMG in an environment of its own, for comparisons.
+
+$(LIBEMG): $(STAMP)
+	@rm -rf build/libemg
+	"$(PYTHON)" -m venv build/libemg
+	build/libemg/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-libemg.txt libemg
 	touch $@
 
 compiler:
