@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.features.catalogue import FEATURES
 from embridge_edge.features.chain import ChainPlan
-from embridge_edge.features.time_domain import FEATURES
 from embridge_edge.hardware.target import find_target
 from embridge_edge.recipe import (
     SPLITS,
@@ -57,7 +57,7 @@ some = st.floats(0.01, 100.0)
             hop_ms=st.floats(1, 50),
             bandpass_hz=st.none() | st.tuples(some, some),
             notch_hz=st.none() | st.sampled_from([50.0, 60.0]),
-            features=st.lists(st.sampled_from(FEATURES), max_size=3).map(tuple),
+            features=st.lists(st.sampled_from(sorted(FEATURES)), max_size=3).map(tuple),
         ),
         windows=st.builds(WindowPlan, guard_ms=some, hold_out_gestures=st.lists(st.text(max_size=3)).map(tuple)),
         train=st.builds(TrainPlan, steps=st.integers(1, 9), learning_rate=some, best_query=st.booleans()),

@@ -40,7 +40,7 @@ class ChainPlan:
         order: order of the band-pass.
         notch_hz: mains frequency to notch out with its harmonics; None for no notch.
         notch_quality: Q of the notch at the mains frequency.
-        features: names of features; empty for raw samples.
+        features: names of features with one column per channel, or of groups of them; empty for raw samples.
         frame_ms: a window of features is a sequence of frames of this length; None is one frame, the window.
     """
 
@@ -126,7 +126,7 @@ class SignalChain:
                 f"The chain takes {len(self.channels)} channels, the recording has {emg.shape[1]}; use the same band."
             )
         ordered = np.ascontiguousarray(emg[:, list(self.channels)], np.float32)
-        if not self.sections:
+        if not (self.sections and len(ordered)):
             return ordered
         out = np.empty_like(ordered)
         edges = [0, *(int(b) for b in (breaks if breaks is not None else ()) if 0 < b < len(emg)), len(emg)]
@@ -148,13 +148,38 @@ class SignalChain:
 
     def columns_of(self, signal: Samples, starts: npt.NDArray[np.int64]) -> Samples:
         """`inputs` before normalisation: raw samples or features, float32 `[n, steps, columns]`."""
-        windows = signal[starts[:, None] + np.arange(self.window)[None, :]]
         if not self.features:
-            return np.asarray(windows)
-        from embridge_edge.features.time_domain import extract
+            return np.asarray(signal[starts[:, None] + np.arange(self.window)[None, :]])
+        from embridge_edge.features.extraction import columns_at
 
-        frames = windows[:, : self.steps * self.frame].reshape(len(starts) * self.steps, self.frame, len(self.channels))
-        return extract(frames, self.features).reshape(len(starts), self.steps, self.columns)
+        frames = (starts[:, None] + np.arange(self.steps) * self.frame).reshape(-1)
+        found = columns_at(signal, frames, self.frame, self.features, self.rate_hz)
+        return found.reshape(len(starts), self.steps, self.columns)
+
+    def offline(self, emg: Samples, breaks: npt.NDArray[np.int64] | None = None) -> Samples:
+        """What a device gives for a whole recording: the inputs of the windows at every hop, filters started at each break.
+
+        `Stream` gives the same bits for any chunks. `inputs` takes windows one by one and may differ from it by 4 units in
+        the last place where features are summed.
+
+        Args:
+            emg: float32 `[samples, recording channels]` in `unit`.
+            breaks: sample indices at which the clock jumps.
+
+        Returns: float32 `[n, steps, columns]`, segment after segment.
+
+        Raises:
+            EdgeError: the recording has fewer channels than the chain wants.
+        """
+        from embridge_edge.features.stream import Stream
+
+        stream = Stream(self)
+        edges = [0, *(int(b) for b in (breaks if breaks is not None else ()) if 0 < b < len(emg)), len(emg)]
+        parts = []
+        for start, stop in itertools.pairwise(edges):
+            stream.interrupted()
+            parts.append(stream.push(emg[start:stop]))
+        return np.concatenate(parts)
 
     def normalised(self, columns: Samples) -> Samples:
         """(x − offset) × gain, clipped to ± limit; float32 of the same shape."""
@@ -206,39 +231,37 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
     """The chain that a plan becomes for recordings of this rate, channel count and unit.
 
     Raises:
-        EdgeError: no band remains at this rate, the filter is unstable in float32, the window is too short, or a feature
+        EdgeError: no band remains at this rate, the filter is unstable or another one in float32, the window is too short, or a feature
             does not exist.
     """
-    from embridge_edge.features import filters
-    from embridge_edge.features.time_domain import check_names
+    from embridge_edge.features import design
+    from embridge_edge.features.catalogue import check_length, check_names, check_options
 
-    sections: filters.Sections = ()
+    sections = design.cascade(plan.bandpass_hz, plan.order, plan.notch_hz, plan.notch_quality, rate_hz).sections
     resolved: dict[str, Any] = {"rate_hz": rate_hz}
     if plan.bandpass_hz is not None:
         low, high = plan.bandpass_hz
-        sections += filters.band_pass(low, high, plan.order, rate_hz)
-        resolved["bandpass_hz"] = [low, min(high, filters.NYQUIST_SHARE * rate_hz)]
+        resolved["bandpass_hz"] = [low, min(high, design.NYQUIST_SHARE * rate_hz)]
     if plan.notch_hz is not None:
-        notches = filters.notch(plan.notch_hz, plan.notch_quality, rate_hz)
-        sections += notches
-        resolved["notch_hz"] = [plan.notch_hz * (index + 1) for index in range(len(notches))]
-    filters.check_stable(sections)
-    check_names(plan.features)
+        harmonics = int(design.NYQUIST_SHARE * rate_hz / plan.notch_hz)
+        resolved["notch_hz"] = [plan.notch_hz * (index + 1) for index in range(harmonics)]
+    features = check_names(plan.features)
     hop = max(1, round(plan.hop_ms * rate_hz / 1000.0))
     window = max(hop, round(plan.window_ms * rate_hz / 1000.0))
     frame = 0
-    if plan.features:
+    if features:
         frame = window if plan.frame_ms is None else round(plan.frame_ms * rate_hz / 1000.0)
         if not 3 <= frame <= window:
             raise EdgeError(
                 f"frame_ms {plan.frame_ms} is {frame} samples at {rate_hz:g} Hz; it needs 3 to {window} (the window)."
             )
+        check_length(features, frame, channels, check_options(None))
     if window < 8:
         raise EdgeError(f"window_ms {plan.window_ms:g} is {window} samples at {rate_hz:g} Hz; at least 8 are needed.")
     resolved |= {"window_ms": 1000.0 * window / rate_hz, "hop_ms": 1000.0 * hop / rate_hz}
     if frame:
         resolved["frame_ms"] = 1000.0 * frame / rate_hz
-    width = channels * max(1, len(plan.features))
+    width = channels * max(1, len(features))
     return SignalChain(
         rate_hz=rate_hz,
         unit=unit,
@@ -247,7 +270,7 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
         window=window,
         hop=hop,
         frame=frame,
-        features=plan.features,
+        features=features,
         offset=(0.0,) * width,
         gain=(1.0,) * width,
         limit=LIMIT,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.features.time_domain import TIME_DOMAIN, extract
+from embridge_edge.features.catalogue import TIME_DOMAIN
+from embridge_edge.features.extraction import columns_at
 from embridge_edge.learning.batches import EvenSampler
 from embridge_edge.learning.judge import Answers
 from embridge_edge.learning.windows import WindowSet
@@ -24,9 +25,8 @@ NEVER = -1e9
 def time_domain_features(windows: WindowSet, which: Index) -> Floats:
     """Log MAV, log RMS, log WL, ZC and SSC of whole windows, float32 `[n, channels × 5]`."""
     chain = windows.chain
-    span = np.arange(chain.window)[None, :]
     parts = [
-        extract(np.asarray(windows.signal[windows.starts[part][:, None] + span]), TIME_DOMAIN)
+        columns_at(windows.signal, windows.starts[part], chain.window, TIME_DOMAIN, chain.rate_hz)
         for part in np.array_split(which, max(1, len(which) // _BATCH))
     ]
     return np.concatenate(parts)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from embridge_edge.export.running import Runtime
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.head import Head
@@ -118,7 +119,7 @@ def _from_artifact(path: Path) -> OpenModel:
     content = path.read_bytes()
     int8 = artifact.input_type == "int8" or "quantization" in about.get("provenance", {})
 
-    runtime = "litert-ref" if int8 and _for_a_microcontroller(about) else "litert"
+    runtime: Runtime = "litert-ref" if int8 and _for_a_microcontroller(about) else "litert"
 
     def embed(inputs: Floats) -> Floats:
         result = run_tflite(content, inputs, runtime) if artifact.kind == "tflite" else run_onnx(content, inputs)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan, SignalChain, resolve
 from embridge_edge.features.stream import Stream
-from embridge_edge.features.time_domain import FEATURES
 
+ALL = ("MAV", "RMS", "WL", "ZC", "SSC", "LOGMAV", "LOGRMS", "LOGWL")
 MYO = ChainPlan(bandpass_hz=(20.0, 450.0), features=("LOGRMS", "ZC"), frame_ms=50.0)
 
 
@@ -30,7 +30,7 @@ def chains(draw: st.DrawFn) -> SignalChain:
         bandpass_hz=draw(st.sampled_from([None, (20.0, 450.0)])),
         notch_hz=draw(st.sampled_from([None, 50.0])),
         features=features,
-        frame_ms=draw(st.sampled_from([None, 20.0])) if features else None,
+        frame_ms=draw(st.sampled_from([None, 20.0, 25.0])) if features else None,
     )
     chain = resolve(plan, rate_hz, 4, "myo")
     order = draw(st.permutations(range(4)))
@@ -39,15 +39,15 @@ def chains(draw: st.DrawFn) -> SignalChain:
     return replace(chain, channels=tuple(order), offset=(0.5,) * chain.columns, gain=tuple(gains), limit=limit)
 
 
-def offline(chain: SignalChain, emg: np.ndarray, breaks: list[int]) -> list[np.ndarray]:
-    """Inputs of each segment by the offline pass."""
+def one_by_one(chain: SignalChain, emg: np.ndarray, breaks: list[int]) -> np.ndarray:
+    """Inputs of the windows of each segment, each taken by itself."""
     signal = chain.filtered(emg, np.array(breaks, np.int64))
     edges = [0, *breaks, len(emg)]
-    found = []
+    found = [np.zeros((0, *chain.input_shape), np.float32)]
     for start, stop in itertools.pairwise(edges):
         starts = np.arange(start, stop - chain.window + 1, chain.hop)
         found.append(chain.inputs(signal, starts))
-    return found
+    return np.concatenate(found)
 
 
 @given(chain=chains(), sizes=st.lists(st.integers(0, 90), min_size=1, max_size=12), seed=st.integers(0, 9))
@@ -56,9 +56,10 @@ def test_stream_equals_the_offline_pass_bit_for_bit(chain: SignalChain, sizes: l
     emg = (5 * np.random.default_rng(seed).standard_normal((sum(sizes), 5)) + 7).astype(np.float32)
     stream = Stream(chain)
     parts = [stream.push(part) for part in np.split(emg, np.cumsum(sizes)[:-1])]
-    whole = np.concatenate(offline(chain, emg, [])) if len(emg) else np.zeros((0, *chain.input_shape), np.float32)
+    whole = chain.offline(emg)
     assert whole.shape[1:] == chain.input_shape
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_allclose(whole, one_by_one(chain, emg, []), rtol=2e-6, atol=1e-5)
 
 
 @given(chain=chains(), breaks=st.sets(st.integers(1, 399), max_size=4), every=st.integers(1, 60))
@@ -70,7 +71,9 @@ def test_interruptions_equal_breaks(chain: SignalChain, breaks: set[int], every:
     for start, stop in itertools.pairwise(edges):
         stream.interrupted()
         parts += [stream.push(emg[at : min(at + every, stop)]) for at in range(start, stop, every)]
-    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(offline(chain, emg, sorted(breaks))))
+    whole = chain.offline(emg, np.array(sorted(breaks), np.int64))
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_allclose(whole, one_by_one(chain, emg, sorted(breaks)), rtol=2e-6, atol=1e-5)
 
 
 @given(chain=chains())
@@ -80,8 +83,7 @@ def test_chain_survives_json_bit_for_bit(chain: SignalChain) -> None:
     assert again == replace(chain, resolved=again.resolved)
     assert json.dumps(again.to_dict()) == json.dumps(chain.to_dict())
     emg = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
-    for mine, its in zip(offline(chain, emg, []), offline(again, emg, []), strict=True):
-        np.testing.assert_array_equal(mine, its)
+    np.testing.assert_array_equal(chain.offline(emg), again.offline(emg))
 
 
 def test_stored_chain_with_another_field_is_refused() -> None:
@@ -108,7 +110,9 @@ def test_plan_resolves_to_samples_and_says_so() -> None:
         (ChainPlan(), 40.0, "no band remains"),
         (ChainPlan(bandpass_hz=(0.001, 450.0), order=8), 4000.0, "unstable"),
         (ChainPlan(window_ms=20.0, hop_ms=10.0), 200.0, "at least 8"),
-        (ChainPlan(features=("IAV",)), 200.0, "Unknown feature"),
+        (ChainPlan(features=("FFT",)), 200.0, "Unknown feature 'FFT'"),
+        (ChainPlan(features=("MAV", "AR")), 200.0, "one column per channel, not AR: MAV, ZC"),
+        (ChainPlan(features=("SAMPEN",), frame_ms=15.0), 200.0, "SAMPEN needs windows of at least 4 samples, not 3"),
         (ChainPlan(features=("MAV",), frame_ms=5.0), 200.0, "frame_ms"),
         (ChainPlan(features=("MAV",), frame_ms=500.0), 200.0, "frame_ms"),
     ],
@@ -134,6 +138,23 @@ def test_impossible_chain_is_one_line(plan: ChainPlan, rate_hz: float, says: str
 def test_impossible_plan_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(EdgeError):
         ChainPlan(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_group_stands_for_its_features() -> None:
+    chain = resolve(ChainPlan(features=("HTD", "MAV")), 200.0, 8, "myo")
+    assert chain.features == ("MAV", "ZC", "SSC", "WL")
+    assert chain.columns == 32
+
+
+def test_columns_are_channel_by_channel() -> None:
+    chain = resolve(
+        ChainPlan(window_ms=200.0, bandpass_hz=None, features=("MAV", "MDF"), frame_ms=100.0), 200.0, 2, "myo"
+    )
+    signal = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    columns = chain.columns_of(signal, np.array([3, 150]))
+    assert columns.shape == (2, 2, 4)
+    np.testing.assert_allclose(columns[1, 1, ::2], np.abs(signal[170:190]).mean(axis=0), rtol=1e-6)
+    assert (columns[..., 1::2] > 1.5).all()  # hertz
 
 
 def test_fewer_channels_than_the_chain_takes_are_refused() -> None:
@@ -176,7 +197,7 @@ def test_silence_has_gain_one() -> None:
 
 
 def test_features_are_standardised_by_the_windows_that_are_given_and_no_others() -> None:
-    chain = resolve(ChainPlan(window_ms=200.0, features=FEATURES, frame_ms=100.0), 200.0, 3, "myo")
+    chain = resolve(ChainPlan(window_ms=200.0, features=ALL, frame_ms=100.0), 200.0, 3, "myo")
     signal = np.random.default_rng(0).standard_normal((60_000, 3)).astype(np.float32)
     starts = np.arange(0, 30_000, 10)  # more than one batch
     fitted = chain.fitted(signal, starts)
