@@ -81,7 +81,9 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "SSC_threshold": Option(
             0.0, False, 0.0, math.inf, "slope that one side of a turn must exceed, in the unit of x"
         ),
-        "WAMP_threshold": Option(2e-3, False, 0.0, math.inf, "step that counts, in the unit of x"),
+        "WAMP_threshold": Option(
+            2e-3, False, 0.0, math.inf, "step that counts, in the unit of x: choose it by your signal"
+        ),
         "AR_order": Option(4, True, 1, 64, "coefficients of AR"),
         "CC_order": Option(4, True, 1, 64, "coefficients of CC"),
         "MAVSLP_segment": Option(2, True, 2, 1024, "segments of MAVSLP"),
@@ -684,13 +686,13 @@ def expand(names: str | Sequence[str], compat: str | None = None) -> tuple[str, 
     """Features by name: groups become their features, order is kept, what comes twice counts once.
 
     Args:
-        names: features and groups; a single name may stand alone.
+        names: features and groups; one text may hold several, with commas between them.
 
     Raises:
-        EdgeError: one is unknown; lists what there is.
+        EdgeError: one is unknown, lists what there is; or there is none.
     """
     found: dict[str, None] = {}
-    for name in [names] if isinstance(names, str) else names:
+    for name in [name.strip() for name in names.split(",")] if isinstance(names, str) else names:
         if name in FEATURES:
             found[name] = None
         elif name in GROUPS:

@@ -93,10 +93,14 @@ def band_pass(low_hz: float, high_hz: float, order: int, rate_hz: float) -> Desi
         raise EdgeError(f"order {order} of the band-pass must be 2, 4, 6 or 8.")
     ceiling = NYQUIST_SHARE * rate_hz
     high = min(high_hz, ceiling)
-    if not 0 < low_hz < high:
+    if not 0 < low_hz < high_hz:
+        raise EdgeError(
+            f"The band-pass from {low_hz:g} to {high_hz:g} Hz is none; give cut-offs above 0, the lower one first."
+        )
+    if low_hz >= high:
         raise EdgeError(
             f"At {rate_hz:g} Hz no band remains between {low_hz:g} Hz and {high:g} Hz (0.45 × the rate at most); "
-            "lower bandpass_hz in the recipe or record faster."
+            "lower the band-pass or record faster."
         )
     sos = butter(order // 2, [low_hz, high], btype="bandpass", fs=rate_hz, output="sos")
     middle = math.sqrt(low_hz * high)

@@ -63,7 +63,7 @@ def slide(
     one_by_one = [name for name in wanted if name not in together]
     found: dict[str, Samples] = {}
     if one_by_one or not together:
-        stream = FeatureStream(one_by_one, rate_hz, window, hop, given.shape[1], compat, options)
+        stream = FeatureStream(one_by_one, rate_hz, window, hop, given.shape[1], compat, options, warm=False)
         parts = [stream.push(given[at : at + _PIECE]) for at in range(0, max(1, len(given)), _PIECE)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in one_by_one}
     if together:
@@ -87,8 +87,8 @@ def _as_signal(signal: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def _check_window(window: int, hop: int) -> None:
-    if window < 1 or hop < 1:
-        raise EdgeError(f"window {window} and hop {hop} must be 1 sample or more.")
+    if not (isinstance(window, int | np.integer) and isinstance(hop, int | np.integer)) or window < 1 or hop < 1:
+        raise EdgeError(f"window {window} and hop {hop} must be whole numbers of samples, 1 or more.")
 
 
 class FeatureStream:
@@ -107,9 +107,12 @@ class FeatureStream:
         channels: int,
         compat: str | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        warm: bool = True,
     ) -> None:
         """Args:
             names, rate_hz, compat, options: as `extract` takes them. window, hop: samples. channels: of the signal.
+            warm: compile and load now what the first `push` would otherwise wait for, by the second.
 
         Raises:
             EdgeError: as `extract`; a feature of which LibEMG's value depends on windows to come.
@@ -117,12 +120,17 @@ class FeatureStream:
         _check_window(window, hop)
         self._plan = plan_of(names, rate_hz, compat, options)
         self.names = self._plan.names
+        if channels < 1:
+            raise EdgeError(f"A stream of {channels} channels holds nothing; give 1 or more.")
         catalogue.check_length(self.names, window, channels, self._plan.options)
         for name in self.names:
             if self._plan.as_libemg and _needs_all(name, self._plan.options):
                 raise EdgeError(f"LibEMG's {name} depends on all windows of a call; leave out compat, or use slide.")
         self.window, self.hop, self.channels = window, hop, channels
         self.interrupted()
+        if warm:
+            self.push(np.zeros((window + hop, channels), np.float32))
+            self.interrupted()
 
     def interrupted(self) -> None:
         """Forget everything: the next sample does not follow the last one."""

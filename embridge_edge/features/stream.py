@@ -65,7 +65,9 @@ class _Frames:
     def __init__(self, chain: SignalChain) -> None:
         self._chain = chain
         self._hop = chain.hop if chain.steps == 1 else chain.frame
-        self._stream = FeatureStream(chain.features, chain.rate_hz, chain.frame, self._hop, len(chain.channels))
+        self._stream = FeatureStream(
+            chain.features, chain.rate_hz, chain.frame, self._hop, len(chain.channels), warm=False
+        )
         self.interrupted()
 
     def interrupted(self) -> None:

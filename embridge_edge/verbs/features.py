@@ -117,8 +117,13 @@ class _Plan:
         check_length(self.names, window, recording.channels, check_options(self.options))
         sections: tuple[Any, ...] = ()
         if self.bandpass_hz is not None or self.notch_hz is not None:
-            from embridge_edge.features.design import cascade
+            from embridge_edge.features.design import NYQUIST_SHARE, cascade
 
+            if self.notch_hz is not None and self.notch_hz > NYQUIST_SHARE * rate_hz:
+                raise EdgeError(
+                    f"--notch {self.notch_hz:g} lies above {NYQUIST_SHARE * rate_hz:g} Hz, 0.45 × the rate, where nothing can "
+                    "be notched; leave it out."
+                )
             sections = cascade(self.bandpass_hz, BANDPASS_ORDER, self.notch_hz, NOTCH_QUALITY, rate_hz).sections
         labels = [
             label for name in self.names for label in columns(name, recording.channels, rate_hz, window, self.options)
@@ -171,10 +176,20 @@ class _Resolved:
             "hop_ms": 1000.0 * self.hop / self.rate_hz,
             "compat": plan.compat,
             "options": dict(plan.options),
-            "bandpass_hz": None if plan.bandpass_hz is None else list(plan.bandpass_hz),
+            "bandpass_hz": self.band_hz,
             "notch_hz": plan.notch_hz,
             "sections": [list(section) for section in self.sections],
         }
+
+    @property
+    def band_hz(self) -> list[float] | None:
+        """The pass band that was made: its upper end is 0.45 × the rate at most."""
+        from embridge_edge.features.design import NYQUIST_SHARE
+
+        if self.plan.bandpass_hz is None:
+            return None
+        low, high = self.plan.bandpass_hz
+        return [low, min(high, NYQUIST_SHARE * self.rate_hz)]
 
     def part(self, recording: Recording) -> Part | None:
         """The windows of one recording; None where none fits."""
@@ -295,7 +310,11 @@ def features(
         """What is to be done for each recording, as it is read."""
         nonlocal resolved, duration_s, longest_s
         for recording in read_recordings(path, format, progress, log):
-            resolved = resolved or plan.resolved(recording)
+            if resolved is None:
+                resolved = plan.resolved(recording)
+                if plan.bandpass_hz is not None and resolved.band_hz != list(plan.bandpass_hz):
+                    low, high = resolved.band_hz or plan.bandpass_hz
+                    progress.say(f"band-pass: {low:g} to {high:g} Hz, which is all that {resolved.rate_hz:g} Hz allow")
             resolved.check(recording)
             sources.append(recording.source)
             problems.extend(str(problem) for problem in recording.problems)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.verbs.workflow import Job
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
 
 CHAIN = ("teacher", "student", "int8")
 _COLUMNS = ("test", "gestures", "zero_shot", "angles", "embeddings")
@@ -162,7 +167,9 @@ def do_all(works: list[Work], cores: int) -> list[dict[str, Any]]:
     """
     workers = min(cores, len(works))
     placed = [replace(work, progress=replace(work.progress, row=place)) for place, work in enumerate(works)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+    ) as pool:
         pending = [pool.submit(work.run) for work in placed]
         try:
             for future in as_completed(pending):  # one that fails at once is not kept for those before it
@@ -178,9 +185,15 @@ def do_all(works: list[Work], cores: int) -> list[dict[str, Any]]:
             raise
 
 
-def _one_thread() -> None:
-    import os
+def _begin(parent: int) -> None:
+    """One thread, and no life beyond the process that asked: a job that CI cancels must not go on training."""
+    if sys.platform == "linux":
+        import ctypes
+        import signal
 
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     import torch

@@ -265,6 +265,26 @@ def test_interrupted_deploy_goes_on_to_the_same_bytes(bundle: Path, data: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which tells a process that its parent has ended")
+def test_nothing_goes_on_training_when_deploy_is_killed(data: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    command = [sys.executable, "-m", "embridge_edge", "deploy", "--data", str(data), "--recipe", str(recipe)]
+    process = subprocess.Popen([*command, "--out", str(out), "--quiet"], start_new_session=True)
+    started = time.monotonic()
+    while not (out / "work" / "session.teacher").is_dir():
+        assert process.poll() is None
+        assert time.monotonic() - started < 240
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(10)
+    killed = time.monotonic()
+    with pytest.raises(ProcessLookupError):  # no process of its group is left
+        while time.monotonic() - killed < 20:
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
+@pytest.mark.slow
 def test_a_teacher_that_is_given_is_not_trained_and_must_not_have_seen_the_test_side(
     bundle: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
