@@ -90,7 +90,7 @@ def test_ceiling_is_a_share_of_the_rate() -> None:
 
 @pytest.mark.parametrize(("low", "high", "rate_hz"), [(20.0, 450.0, 40.0), (450.0, 20.0, 2000.0), (0.0, 90.0, 200.0)])
 def test_no_band_left_is_one_line(low: float, high: float, rate_hz: float) -> None:
-    with pytest.raises(EdgeError, match="no band remains|is none") as caught:
+    with pytest.raises(EdgeError, match=r"no band remains|is none") as caught:
         filters.band_pass(low, high, 4, rate_hz)
     assert "\n" not in str(caught.value)
 
