@@ -79,7 +79,10 @@ def artifact_in(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / BUNDLED).is_file():
-        raise EdgeError(f"{path} holds no {BUNDLED}; give a folder that quantize or deploy wrote, or a file.")
+        raise EdgeError(
+            f"{path} is no checkpoint and no bundle (there is no {BUNDLED} in it); give what train, distill, quantize or deploy "
+            "wrote, or a file."
+        )
     return path / BUNDLED
 
 
