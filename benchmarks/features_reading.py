@@ -35,6 +35,7 @@ unit = "{unit}"
 column = "time"
 [labels]
 column = "label"
+names = {{ 0 = "rest", 1 = "g1", 2 = "g2", 3 = "g3", 4 = "g4", 5 = "g5", 6 = "g6", 7 = "g7" }}
 [path]
 patterns = ['S(?P<wearer>\\d+)_T(?P<session>\\d+)\\.csv$']
 """

@@ -262,10 +262,11 @@ def _digest(path: Path) -> bytes:
 
 
 def _folders(source: Path) -> Iterator[Path]:
-    """Where machine code may lie, like that of numba: a folder that is asked for, beside the source, the user's own."""
+    """Where machine code may lie, like that of numba: a folder that is asked for, else beside the source, else the user's own."""
     asked = os.environ.get("NUMBA_CACHE_DIR")
     if asked:
         yield Path(asked)
+        return
     yield source.parent / "__pycache__"
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (Path.home may raise)
     yield Path(home) / "embridge-edge"
