@@ -379,7 +379,7 @@ def _parse(
                         if np.isnan(value):
                             if role == 1 or role == 5:
                                 reason = 4
-                        elif abs(value) > FLOAT32_MAX or value < low[column] or value > high[column]:
+                        elif abs(np.float32(value)) > FLOAT32_MAX or value < low[column] or value > high[column]:
                             reason = 3
                         elif whole[column] and value != np.floor(value):
                             reason = 5
