@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rest lint format types wheel setup compiler chromium libemg clean distclean
+.PHONY: help demo test test-all test-rest lint format types wheel setup compiler arm chromium libemg clean distclean
 
 PYTHON ?= python3.11
 # Two workers are what the continuous integration has; more bring little, because a few tests take most of the time.
@@ -31,12 +31,12 @@ demo: $(STAMP) ## Simulated recordings to a checked bundle: build/demo/report.ht
 	$(RUN) -m embridge_edge deploy --data "$(DEMO)/recordings" --recipe demo --out "$(DEMO)" --force
 	echo "Open $(DEMO)/report.html; $(DEMO)/manifest.json lists what was made."
 
-test: $(STAMP) compiler chromium lint types ## The fast suite: ruff, mypy on the installed wheel, quick tests; no shared data.
+test: $(STAMP) compiler arm chromium lint types ## The fast suite: ruff, mypy on the installed wheel, quick tests; no shared data.
 	@$(PYTEST) -m "not slow and not data"
 
 test-all: test test-rest ## Everything, with EMBRIDGE_DATA or ../shared/data; a skip is an error.
 
-test-rest: $(STAMP) compiler chromium libemg ## What `make test` leaves out of `make test-all`.
+test-rest: $(STAMP) compiler arm chromium libemg ## What `make test` leaves out of `make test-all`.
 	@EMBRIDGE_NO_SKIP=1 $(PYTEST) -m "slow or data"
 
 lint: $(STAMP) ## ruff: rules and layout.
@@ -100,6 +100,27 @@ compiler:
 	else
 	  echo "make: a C compiler is missing; run: sudo apt-get install build-essential" >&2
 	  exit 2
+	fi
+
+# Firmware is compiled for Cortex-M, run on emulated boards and looked through by cppcheck. Without these tools such tests
+# skip, which only test-all forbids. Debian packs newlib, whose headers the compiler needs, apart.
+arm:
+	@have_all() {
+	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck; do
+	    "$$tool" --version >/dev/null 2>&1 || return 1
+	  done
+	  [ -e "$$(arm-none-eabi-gcc -print-file-name=libc.a)" ]
+	}
+	have_all && exit 0
+	install="apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm cppcheck"
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  echo "make: installing the compiler and the emulator for Cortex-M" >&2
+	  export DEBIAN_FRONTEND=noninteractive
+	  { $$install -qq || { apt-get update -qq && $$install -qq; }; } >/dev/null 2>&1 || true
+	  have_all && exit 0
+	  echo "make: $$install failed; firmware is not tested on emulated boards." >&2
+	else
+	  echo "make: firmware is not tested on emulated boards; for that run: sudo $$install" >&2
 	fi
 
 # The report's page is opened in headless Chromium by a test. Without it that test skips, which only test-all forbids.
