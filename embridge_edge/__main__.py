@@ -1,5 +1,34 @@
 """`python -m embridge_edge` is `embridge-edge`."""
 
-from embridge_edge.cli import main
+import os
+import signal
+import sys
+from types import FrameType
 
-main()
+from embridge_edge.errors import INTERRUPTED, INTERRUPTED_SAYS
+
+
+def main() -> None:
+    """Run the command line and leave the process with its exit status.
+
+    The command line is imported in here, so that Ctrl-C ends in one line from the first moment on and not only once click is there.
+    """
+    # Who ignores the signal, as a shell lets its background jobs do, goes on ignoring it.
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, _end)
+    from embridge_edge.cli import run
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(run())
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End at once, while there is nothing to clean up: an exception in the midst of an import may become another one there."""
+    os.write(sys.stderr.fileno(), f"\nembridge-edge: {INTERRUPTED_SAYS}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

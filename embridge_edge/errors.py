@@ -5,6 +5,8 @@ WRONG_INPUT = 2
 GATE_MISSED = 3
 INTERRUPTED = 130
 
+INTERRUPTED_SAYS = "Interrupted; run the same command again to go on where it stopped."
+
 
 class EdgeError(Exception):
     """Wrong input or environment: one line that says what is wrong and what to do next."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from embridge_edge.errors import EdgeError
@@ -9,6 +10,10 @@ from embridge_edge.firmware_bridge.graph import IDENTIFIER, MACS, read_graph
 
 ALIGNMENT = 16
 ROLES = {1: "weights", 2: "bias"}
+
+READER_ERRORS = (AttributeError, IndexError, OverflowError, TypeError, ValueError, struct.error)
+"""What the schema's generated reader trips over in damaged bytes: offsets that lead outside (struct.error), lengths that are none
+(ValueError, OverflowError), absent tables that it takes for granted (AttributeError, TypeError, IndexError)."""
 
 
 def unpack(model: bytes) -> Any:
@@ -22,7 +27,7 @@ def unpack(model: bytes) -> Any:
     read_graph(model)  # Refuses what the generated reader would loop over or misread.
     try:
         unpacked = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model))
-    except Exception:
+    except READER_ERRORS:
         raise EdgeError("The TFLite model is truncated or damaged; export it again.") from None
     for buffer in unpacked.buffers:
         if buffer.offset > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from embridge_edge.artifacts import canonical_json
 from embridge_edge.errors import EdgeError
-from embridge_edge.export.flatbuffer import as_array, pack, unpack
+from embridge_edge.export.flatbuffer import READER_ERRORS, as_array, pack, unpack
 from embridge_edge.firmware_bridge.graph import IDENTIFIER
 
 TFLITE_NAME = b"EMBRIDGE_EDGE"
@@ -86,7 +86,7 @@ def _from_tflite(model: bytes) -> bytes | None:
         for entry in (root.Metadata(index) for index in range(root.MetadataLength())):
             if entry.Name() == TFLITE_NAME:
                 return bytes(root.Buffers(entry.Buffer()).DataAsNumpy())
-    except Exception:
+    except READER_ERRORS:
         raise EdgeError("The TFLite model is truncated or damaged; export it again.") from None
     return None
 

@@ -194,6 +194,27 @@ def test_reader_that_leaves_early_is_no_error(tmp_path: Path, arguments: str) ->
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.parametrize("module", ["click", "embridge_edge.cli", "embridge_edge.verbs.targets"])
+def test_ctrl_c_while_the_program_loads_ends_with_130_and_one_line(tmp_path: Path, module: str) -> None:
+    code = f"""
+import os, runpy, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Pressed())
+sys.argv[1:] = ["targets"]
+runpy.run_module("embridge_edge", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "embridge-edge: Interrupted; run the same command again to go on where it stopped."
+
+
 SLOW_VERB = """
 import sys, time
 from pathlib import Path

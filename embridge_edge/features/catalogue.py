@@ -1,18 +1,18 @@
 """Every feature as a row of one table: what it means, what it costs, how wide it is and where it comes from.
 
 In the formulas x is a sample, N the number of samples in a window, d[i] = x[i] − x[i−1], e[i] = d[i] − d[i−1], y = log(x² + 2⁻⁵²) and
-P the power spectrum. Sums run over the terms that lie within the window.
+P the power spectrum. Sums run over the terms that lie within the window. `checks` holds what is asked for against this table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from embridge_edge.errors import EdgeError
+from embridge_edge.features import labels
 
 LIBEMG = "libemg"
 
@@ -98,9 +98,8 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         "FUZZYEN_win": Option(2, True, 1, 8, "power of the distance in FUZZYEN's likeness"),
     }
 )
-"""Settings of the features, with LibEMG's names and defaults; what it calls *_fs is `rate_hz` here."""
-
-_DEFAULTS: Mapping[str, Any] = {name: option.default for name, option in OPTIONS.items()}
+"""Settings of the features, with LibEMG's names and defaults; what it calls *_fs is `rate_hz` here. Each begins with the name of the
+one feature that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ class Feature:
     cost: str
     differs: str
     order: str
-    columns: Callable[[int, float, int, Mapping[str, Any]], list[str]] | None
+    columns: labels.Labels | None
 
 
 def _sum(
@@ -146,7 +145,7 @@ def _sum(
     operations: Operations,
     least: int = 1,
     differs: str = "",
-    columns: Callable[[int, float, int, Mapping[str, Any]], list[str]] | None = None,
+    columns: labels.Labels | None = None,
 ) -> Feature:
     """A feature of sums."""
     return Feature(
@@ -166,60 +165,13 @@ def _whole(
     least: int | Callable[[Mapping[str, Any]], int] = 2,
     differs: str = "",
     order: str = "channel",
-    columns: Callable[[int, float, int, Mapping[str, Any]], list[str]] | None = None,
+    columns: labels.Labels | None = None,
 ) -> Feature:
     """A feature of whole windows."""
     needed = least if callable(least) else lambda _: least
     return Feature(
         name, meaning, formula, unit, needed, _SOURCES[source], module, False, None, cost, differs, order, columns
     )  # fmt: skip
-
-
-def _pairs(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-    pairs = [f"{a}_{b}" for a in range(channels) for b in range(a + 1, channels)]
-    return [*pairs, *(f"{pair}_d" for pair in pairs)]
-
-
-def _order(name: str) -> Callable[[int, float, int, Mapping[str, Any]], list[str]]:
-    return lambda channels, rate_hz, length, options: [str(k + 1) for k in range(options[name])]
-
-
-def _bands(which: str) -> Callable[[int, float, int, Mapping[str, Any]], list[str]]:
-    def labels(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-        from embridge_edge.features import spectra
-
-        edges = spectra.dftr_bands(rate_hz) if which == "DFTR" else spectra.bands(rate_hz, length)
-        return [f"{low:g}-{high:g}Hz" for low, high in edges]
-
-    return labels
-
-
-def _frames(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-    from embridge_edge.features import spectra
-
-    frames, bins = spectra.stft_shape(rate_hz, length)
-    return [f"{frame}_{bin_}" for frame in range(frames) for bin_ in range(bins)]
-
-
-def _levels(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-    depth = wavelet_depth(rate_hz)
-    return [f"a{depth}", *(f"d{level}" for level in range(depth, 0, -1))]
-
-
-def wavelet_depth(rate_hz: float) -> int:
-    """Levels of the wavelet decomposition at this rate: ⌊log₂(rate / 2) − 1⌋."""
-    return math.floor(math.log(rate_hz / 2) / math.log(2) - 1)
-
-
-def _upper(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-    return [f"{a}_{b}" for a in range(channels) for b in range(a, channels)]
-
-
-def _upper_of_bands(channels: int, rate_hz: float, length: int, options: Mapping[str, Any]) -> list[str]:
-    from embridge_edge.features import spectra
-
-    edges = spectra.bands(rate_hz, length)
-    return [f"{low:g}-{high:g}Hz_{pair}" for low, high in edges for pair in _upper(channels, rate_hz, length, options)]
 
 
 _FFT = "one transform of the next power of two M: 2 log₂ M multiplications and 3 log₂ M additions, shared; then "
@@ -354,7 +306,7 @@ _LIST = (
         "5 multiplications and 4 additions for each coefficient",
         lambda options: int(options["AR_order"]) + 1,
         "0 for a window that is constant or silent",
-        columns=_order("AR_order"),
+        columns=labels.orders("AR_order"),
     ),
     _whole(
         "AR9",
@@ -366,7 +318,7 @@ _LIST = (
         "45 multiplications and 36 additions",
         10,
         "LibEMG names it in COMB and leaves it out",
-        columns=lambda channels, rate_hz, length, options: [str(k + 1) for k in range(9)],
+        columns=labels.count(9),
     ),
     _whole(
         "CC",
@@ -378,7 +330,7 @@ _LIST = (
         "5 multiplications and 4 additions for each coefficient",
         lambda options: int(options["CC_order"]) + 1,
         "0 for a window that is constant or silent",
-        columns=_order("CC_order"),
+        columns=labels.orders("CC_order"),
     ),
     _sum(
         "LD",
@@ -400,7 +352,7 @@ _LIST = (
         lambda options: int(options["MAVSLP_segment"]),
         "with more than two segments LibEMG mixes up windows and channels",
         order="column",
-        columns=lambda channels, rate_hz, length, options: [str(k + 1) for k in range(options["MAVSLP_segment"] - 1)],
+        columns=labels.slopes,
     ),
     _whole(
         "MDF",
@@ -453,7 +405,7 @@ _LIST = (
         Operations(2, 3),
         2,
         _FLOORED,
-        _pairs,
+        labels.pairs,
     ),
     _sum("PAP", "peak average power", "√Σx² √Σd² / √Σe²", "u", "pancholi", Operations(3, 5), 3, "0 where Σe² is 0"),
     _sum(
@@ -465,7 +417,7 @@ _LIST = (
         Operations(0, 4, 2),
         3,
         _FLOORED,
-        _pairs,
+        labels.pairs,
     ),
     _sum("MZP", "root mean square difference", "√(Σd² / N)", "u", "pancholi", Operations(1, 2), 2),
     _sum("TM", "absolute temporal moment", "Σ|x|^TM_order / N", "u^TM_order", "phinyomark", Operations(2, 1, 1)),
@@ -510,7 +462,7 @@ _LIST = (
         _FFT + "1 multiplication, 1 addition, 1 root",
         differs="0 for a band without a bin, where LibEMG has NaN",
         order="column",
-        columns=_bands("DFTR"),
+        columns=labels.dftr_bands,
     ),
     _sum("ISD", "integral square descriptor", "Σx²", "u²", "asogbon", Operations(1, 1)),
     _sum(
@@ -555,7 +507,7 @@ _LIST = (
         "wavelets",
         _WAVELET + "1 multiplication, 1 addition",
         order="column",
-        columns=_levels,
+        columns=labels.levels,
     ),
     _whole(
         "WV",
@@ -566,7 +518,7 @@ _LIST = (
         "wavelets",
         _WAVELET + "2 multiplications, 3 additions",
         order="column",
-        columns=_levels,
+        columns=labels.levels,
     ),
     _whole(
         "WWL",
@@ -578,7 +530,7 @@ _LIST = (
         _WAVELET + "1 multiplication, 2 additions, 1 comparison",
         differs="beside WL, LibEMG passes it the wrong options",
         order="column",
-        columns=_levels,
+        columns=labels.levels,
     ),
     _whole(
         "WENT",
@@ -590,7 +542,7 @@ _LIST = (
         _WAVELET + "2 multiplications, 2 additions, 1 logarithm",
         differs="0 log 0 is 0, where LibEMG has NaN",
         order="column",
-        columns=_levels,
+        columns=labels.levels,
     ),
     _sum("MEAN", "mean", "Σx / N", "u", "phinyomark", Operations(0, 2)),
     _sum("LOGMAV", "logarithm of MAV", "log max(MAV, 1e-9)", "log u", "hudgins", Operations(0, 1, 1)),
@@ -607,7 +559,7 @@ _LIST = (
         _FFT + "3 multiplications, 2 additions",
         8,
         order="column",
-        columns=_bands("BANDPOWER"),
+        columns=labels.bands,
     ),
     _whole(
         "COVARIANCE",
@@ -618,7 +570,7 @@ _LIST = (
         "multichannel",
         "½ channels multiplications and additions",
         order="window",
-        columns=_upper,
+        columns=labels.upper,
     ),
     _whole(
         "LOGCOVARIANCE",
@@ -629,7 +581,7 @@ _LIST = (
         "multichannel",
         "½ channels multiplications and additions, then eigenvalues",
         order="window",
-        columns=_upper,
+        columns=labels.upper,
     ),
     _whole(
         "MPF",
@@ -641,7 +593,7 @@ _LIST = (
         "one transform, then channels multiplications and additions, then eigenvalues",
         8,
         order="window",
-        columns=_upper_of_bands,
+        columns=labels.upper_of_bands,
     ),
     _whole(
         "STFT",
@@ -652,7 +604,7 @@ _LIST = (
         "spectra",
         "two transforms of a frame",
         8,
-        columns=_frames,
+        columns=labels.frames,
     ),
 )
 
@@ -680,122 +632,3 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 TIME_DOMAIN = ("LOGMAV", "LOGRMS", "LOGWL", "ZC", "SSC")
 """The five time-domain features that the LDA baseline uses."""
-
-
-def expand(names: str | Sequence[str], compat: str | None = None) -> tuple[str, ...]:
-    """Features by name: groups become their features, order is kept, what comes twice counts once.
-
-    Args:
-        names: features and groups; one text may hold several, with commas between them.
-
-    Raises:
-        EdgeError: one is unknown, lists what there is; or there is none.
-    """
-    found: dict[str, None] = {}
-    for name in [name.strip() for name in names.split(",")] if isinstance(names, str) else names:
-        if name in FEATURES:
-            found[name] = None
-        elif name in GROUPS:
-            found.update(dict.fromkeys(item for item in GROUPS[name] if item != "AR9" or compat is None))
-        else:
-            raise EdgeError(
-                f"Unknown feature {name!r}; choose from {', '.join(FEATURES)}, or the groups {', '.join(GROUPS)}."
-            )
-    return tuple(found)
-
-
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The features of a chain: those that `names` stand for, each with one column per channel.
-
-    Raises:
-        EdgeError: a name is unknown, or a feature has another number of columns; lists what there is.
-    """
-    found = expand(names)
-    for name in found:
-        if FEATURES[name].columns is not None:
-            fitting = [feature.name for feature in _LIST if feature.columns is None]
-            raise EdgeError(f"A chain takes features with one column per channel, not {name}: {', '.join(fitting)}.")
-    return found
-
-
-def check_compat(compat: str | None) -> bool:
-    """Whether LibEMG's values are wanted.
-
-    Raises:
-        EdgeError: neither None nor "libemg".
-    """
-    if compat not in (None, LIBEMG):
-        raise EdgeError(f'compat {compat!r} is unknown; leave it out, or give "libemg" for its values.')
-    return compat is not None
-
-
-def check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All options, those that are not given at their default.
-
-    Raises:
-        EdgeError: one is unknown, of another kind or out of its range.
-    """
-    found = dict(_DEFAULTS)
-    for name, value in (options or {}).items():
-        option = OPTIONS.get(name)
-        if option is None:
-            if name.endswith("_fs"):
-                raise EdgeError(f"Option {name!r} is the sample rate; give it once as rate_hz.")
-            raise EdgeError(f"Unknown option {name!r}; choose from {', '.join(OPTIONS)}.")
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        fits = option.least <= number <= option.most and math.isfinite(number)
-        if not fits or isinstance(value, bool | str) or (option.whole and number != int(number)):
-            kind = "a whole number" if option.whole else "a number"
-            limits = f"from {option.least:g}" + (f" to {option.most:g}" if math.isfinite(option.most) else " up")
-            raise EdgeError(f"Option {name} ({option.meaning}) must be {kind} {limits}, not {value!r}.")
-        found[name] = int(number) if option.whole else number
-    return found
-
-
-def check_length(names: Sequence[str], length: int, channels: int, options: Mapping[str, Any]) -> None:
-    """Refuse windows that are too short for one of these features, or that have too few channels.
-
-    Raises:
-        EdgeError: names the feature and the least length.
-    """
-    for name in names:
-        least = FEATURES[name].least(options)
-        if length < least:
-            raise EdgeError(f"{name} needs windows of at least {least} samples, not {length}; lengthen the window.")
-        if name in ("RMSPHASOR", "WLPHASOR") and channels < 2:
-            raise EdgeError(f"{name} compares channels and needs at least 2, not {channels}; leave it out.")
-        segments = options["MAVSLP_segment"]
-        if name == "MAVSLP" and (segments - 1) * round(length / segments) >= length:
-            raise EdgeError(f"MAVSLP cannot cut {length} samples into {segments} segments; use fewer.")
-
-
-def check_rate(rate_hz: float) -> float:
-    """The sample rate as a number.
-
-    Raises:
-        EdgeError: it is not positive and finite.
-    """
-    if not (isinstance(rate_hz, int | float) or hasattr(rate_hz, "__float__")) or not 0 < float(rate_hz) < math.inf:
-        raise EdgeError(f"rate_hz must be the sample rate in hertz, above 0, not {rate_hz!r}.")
-    return float(rate_hz)
-
-
-def columns(
-    name: str, channels: int, rate_hz: float, length: int, options: Mapping[str, Any] | None = None
-) -> list[str]:
-    """Names of the columns of a feature's array, in its order: feature, channel from 0, what within it.
-
-    "MAV_c0"; "AR_c0_1"; "DFTR_c0_20-92Hz"; "RMSPHASOR_0_1" for channels 0 and 1, "…_d" for its second half.
-    """
-    feature = FEATURES[name]
-    if feature.columns is None:
-        return [f"{name}_c{channel}" for channel in range(channels)]
-    labels = feature.columns(channels, rate_hz, length, check_options(options))
-    if feature.order == "window":
-        return [f"{name}_{label}" for label in labels]
-    if feature.order == "channel":
-        return [f"{name}_c{channel}_{label}" for channel in range(channels) for label in labels]
-    return [f"{name}_c{channel}_{label}" for label in labels for channel in range(channels)]

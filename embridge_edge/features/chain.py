@@ -235,7 +235,7 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
             does not exist.
     """
     from embridge_edge.features import design
-    from embridge_edge.features.catalogue import check_length, check_names, check_options
+    from embridge_edge.features.checks import check_length, check_names, check_options
 
     sections = design.cascade(plan.bandpass_hz, plan.order, plan.notch_hz, plan.notch_quality, rate_hz).sections
     resolved: dict[str, Any] = {"rate_hz": rate_hz}

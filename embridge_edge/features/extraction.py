@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.errors import EdgeError
-from embridge_edge.features import catalogue
+from embridge_edge.features import catalogue, checks
 from embridge_edge.features.rows import Rows, Samples
-from embridge_edge.features.sums import COMP_BENDS, Request, mavslp
+from embridge_edge.features.sums import COMP_BENDS, Request
 
 
 def extract(
@@ -36,18 +36,17 @@ def extract(
         names: of features and groups, see `catalogue.FEATURES` and `GROUPS`.
         rate_hz: sample rate, for what is in hertz.
         compat: "libemg" for LibEMG's definitions where they differ.
-        options: see `catalogue.OPTIONS`.
+        options: see `catalogue.OPTIONS`; of the features asked for only.
         threads: chunks of windows are spread over so many.
 
     Returns: for each feature in the order of `names` float32 `[windows, channels]`, or `[windows, columns]` with the columns that
-        `catalogue.columns` names.
+        `checks.columns` names.
 
     Raises:
-        EdgeError: an unknown feature or option, windows of another shape or too short, a rate that is not positive.
+        EdgeError: no feature or an unknown one, an option that is unknown or that none of them uses, windows of another shape or too
+            short, a rate that is not positive, threads below 1.
     """
-    given = np.asarray(windows)
-    if given.dtype.kind not in "iufb":
-        raise EdgeError(f"Windows must be numbers, not {given.dtype}.")
+    given = checks.as_numbers("Windows", windows, "[windows, channels, samples]")
     return of_rows(Rows.of_windows(given.astype(np.float32, copy=False)), names, rate_hz, compat, options, threads)
 
 
@@ -61,10 +60,8 @@ def of_rows(
 ) -> dict[str, Samples]:
     """As `extract`, of windows that lie anywhere in one array: no copy of the signal for each."""
     plan = plan_of(names, rate_hz, compat, options)
-    catalogue.check_length(plan.names, rows.length, rows.channels, plan.options)
-    if threads < 1:
-        raise EdgeError(f"threads must be 1 or more, not {threads}.")
-    parts = min(threads, rows.windows)
+    checks.check_length(plan.names, rows.length, rows.channels, plan.options)
+    parts = min(checks.check_whole("threads", threads), rows.windows)
     if parts <= 1:
         whole = plan.of_part(rows)
     else:
@@ -144,8 +141,11 @@ class Plan:
         """Those features that need all samples of a window."""
         found: dict[str, Samples] = {}
         compat = catalogue.LIBEMG if self.as_libemg else None
+        known = {"rate_hz": self.rate_hz, "options": self.options, "compat": compat}
         for module, names in self.others.items():
-            for name, values in _COMPUTE[module](rows, names, self.rate_hz, self.options, compat).items():
+            function, needed = _COMPUTE[module]
+            compute = getattr(import_module(f"embridge_edge.features.{module}"), function)
+            for name, values in compute(rows, names, **{key: known[key] for key in needed}).items():
                 found[name] = _arranged(name, values, rows.windows, rows.channels)
         return found
 
@@ -156,10 +156,11 @@ def plan_of(names: str | Sequence[str], rate_hz: float, compat: str | None, opti
     Raises:
         EdgeError: as `extract`.
     """
-    as_libemg = catalogue.check_compat(compat)
-    wanted = catalogue.expand(names, compat)
-    checked = tuple(catalogue.check_options(options).items())
-    return _planned(wanted, catalogue.check_rate(rate_hz), checked, as_libemg)
+    as_libemg = checks.check_compat(compat)
+    wanted = checks.expand(names, compat)
+    checked = tuple(checks.check_options(options).items())
+    checks.check_used(options, wanted, compat)
+    return _planned(wanted, checks.check_rate(rate_hz), checked, as_libemg)
 
 
 @lru_cache(maxsize=64)
@@ -179,66 +180,13 @@ def _arranged(name: str, values: Samples, windows: int, channels: int) -> Sample
     return np.ascontiguousarray(by_channel).reshape(windows, channels * width)
 
 
-def _of_spectra(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.spectra import spectral
-
-    return spectral(rows, names, rate_hz, options, compat)
-
-
-def _of_wavelets(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.wavelets import wavelet
-
-    return wavelet(rows, names, rate_hz, compat)
-
-
-def _of_prediction(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.prediction import prediction
-
-    return prediction(rows, names, options, compat)
-
-
-def _of_entropy(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.entropy import entropy
-
-    return entropy(rows, names, options, compat)
-
-
-def _of_ranks(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.ranks import ranks
-
-    return ranks(rows, names, compat)
-
-
-def _of_channels(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    from embridge_edge.features.multichannel import multichannel
-
-    return multichannel(rows, names, rate_hz, options, compat)
-
-
-def _of_segments(
-    rows: Rows, names: list[str], rate_hz: float, options: Mapping[str, Any], compat: str | None
-) -> dict[str, Samples]:
-    return {"MAVSLP": mavslp(rows, options)}
-
-
-_COMPUTE: Mapping[str, Callable[[Rows, list[str], float, Mapping[str, Any], str | None], Mapping[str, Samples]]] = {
-    "spectra": _of_spectra,
-    "wavelets": _of_wavelets,
-    "prediction": _of_prediction,
-    "entropy": _of_entropy,
-    "ranks": _of_ranks,
-    "multichannel": _of_channels,
-    "sums": _of_segments,
+_COMPUTE: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "entropy": ("entropy", ("options", "compat")),
+    "multichannel": ("multichannel", ("rate_hz",)),
+    "prediction": ("prediction", ("options", "compat")),
+    "ranks": ("ranks", ()),
+    "spectra": ("spectral", ("rate_hz", "options", "compat")),
+    "sums": ("mavslp", ("options",)),
+    "wavelets": ("wavelet", ("rate_hz", "compat")),
 }
+"""By module: its function for rows and names, and what that depends on besides. A module is imported when it is needed."""

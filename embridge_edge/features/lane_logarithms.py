@@ -16,6 +16,7 @@ from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
 from embridge_edge.features.lanes import WIDTH, call_math, float32s, float64s
+from embridge_edge.features.logarithm import horner
 
 _WHOLE = ir.VectorType(ir.IntType(64), WIDTH)
 _LOG2_HIGH = 0.693147180369123816490
@@ -51,13 +52,6 @@ def _whole(value: int) -> Any:
     return ir.Constant(_WHOLE, [value] * WIDTH)
 
 
-def _horner(builder: Any, x: Any, coefficients: list[float]) -> Any:
-    value = _real(coefficients[0])
-    for coefficient in coefficients[1:]:
-        value = builder.fadd(builder.fmul(value, x), _real(coefficient))
-    return value
-
-
 @intrinsic
 def log64(typing: Any, x: Any) -> Any:
     """Natural logarithm of float64 lanes; −inf at 0 and for subnormal numbers, NaN below, inf at inf."""
@@ -73,7 +67,7 @@ def log64(typing: Any, x: Any) -> Any:
         f = builder.fsub(builder.bitcast(mantissa, float64s.vector), _real(1.0))
         s = builder.fdiv(f, builder.fadd(f, _real(2.0)))
         z = builder.fmul(s, s)
-        series = builder.fmul(z, _horner(builder, z, [2.0 / power for power in range(11, 1, -2)]))
+        series = builder.fmul(z, horner(builder, _real, z, [2.0 / power for power in range(11, 1, -2)]))
         half = builder.fmul(builder.fmul(f, f), _real(0.5))
         low = builder.fadd(builder.fmul(s, builder.fadd(half, series)), builder.fmul(k, _real(_LOG2_LOW)))
         result = builder.fsub(builder.fmul(k, _real(_LOG2_HIGH)), builder.fsub(builder.fsub(half, low), f))
@@ -96,7 +90,7 @@ def exp64(typing: Any, x: Any) -> Any:
         held = builder.select(builder.fcmp_ordered("<", held, _real(709.0)), held, _real(709.0))
         n = call_math(builder, "llvm.rint", builder.fmul(held, _real(1.0 / math.log(2.0))))
         r = builder.fsub(builder.fsub(held, builder.fmul(n, _real(_LOG2_HIGH))), builder.fmul(n, _real(_LOG2_LOW)))
-        series = _horner(builder, r, [1.0 / math.factorial(power) for power in range(9, -1, -1)])
+        series = horner(builder, _real, r, [1.0 / math.factorial(power) for power in range(9, -1, -1)])
         lifted = builder.bitcast(builder.fadd(n, _real(2.0**52 + 1023)), _WHOLE)
         power = builder.bitcast(builder.shl(lifted, _whole(52)), float64s.vector)
         result = builder.fmul(series, power)

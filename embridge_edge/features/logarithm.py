@@ -13,6 +13,7 @@ Both are within 1 unit in the last place or little more of the true value; the t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ class _Numbers:
         return ir.Constant(self.whole, [number] * self.width if self.width else number)
 
 
-def _horner(builder: Any, constant: _Numbers, x: Any, coefficients: tuple[float, ...]) -> Any:
+def horner(builder: Any, constant: Callable[[float], Any], x: Any, coefficients: Sequence[float]) -> Any:
+    """A polynomial in x, the highest power's coefficient first; `constant` puts a number into x's type."""
     value = constant(coefficients[0])
     for coefficient in coefficients[1:]:
         value = builder.fadd(builder.fmul(value, x), constant(coefficient))
@@ -78,7 +80,7 @@ def log32(typing: Any, x: Any) -> Any:
         f = builder.fsub(builder.bitcast(mantissa, number.real), number(1.0))
         s = builder.fdiv(f, builder.fadd(f, number(2.0)))
         z = builder.fmul(s, s)
-        series = builder.fmul(z, _horner(builder, number, z, (2 / 9, 2 / 7, 2 / 5, 2 / 3)))
+        series = builder.fmul(z, horner(builder, number, z, (2 / 9, 2 / 7, 2 / 5, 2 / 3)))
         # 2 s = f − s f, written so that the largest term, f, is added last and unrounded.
         half = builder.fmul(builder.fmul(f, f), number(0.5))
         k = builder.sitofp(exponent, number.real)
@@ -96,7 +98,7 @@ def _exponential(builder: Any, number: _Numbers, x: Any) -> tuple[Any, Any]:
     n = call_math(builder, "llvm.rint", builder.fmul(x, number(1.0 / math.log(2.0))))
     r = builder.fsub(builder.fsub(x, builder.fmul(n, number(_LOG2_HIGH))), builder.fmul(n, number(_LOG2_LOW)))
     factors = tuple(1.0 / math.factorial(power) for power in range(7, -1, -1))
-    return _horner(builder, number, r, factors), builder.fptosi(n, number.whole)
+    return horner(builder, number, r, factors), builder.fptosi(n, number.whole)
 
 
 def _power_of_two(builder: Any, number: _Numbers, exponent: Any) -> Any:

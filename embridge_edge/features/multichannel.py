@@ -7,7 +7,7 @@ tensors", Magnetic Resonance in Medicine 56(2), 2006).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,7 @@ def columns(channels: int) -> int:
     return channels * (channels + 1) // 2
 
 
-def multichannel(
-    rows: Rows,
-    names: Collection[str],
-    rate_hz: float,
-    options: Mapping[str, Any] | None = None,
-    compat: str | None = None,
-) -> dict[str, Samples]:
+def multichannel(rows: Rows, names: Collection[str], rate_hz: float) -> dict[str, Samples]:
     """Features of all channels of a window; LibEMG has none of them.
 
     * COVARIANCE: upper triangle of C = 1/N Σ (x − mean)(x − mean)ᵀ row by row, the diagonal included, so that it holds VAR; unit².

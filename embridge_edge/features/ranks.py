@@ -26,7 +26,7 @@ _scale = kernel(
 )
 
 
-def ranks(rows: Rows, names: Collection[str], compat: str | None = None) -> dict[str, Samples]:
+def ranks(rows: Rows, names: Collection[str]) -> dict[str, Samples]:
     """LS, the L-score: the second L-moment of the samples, half the mean difference of two of them; in the unit of x.
 
     λ₂ = 1/N Σ_i (2 i / (N − 1) − 1) x_(i), x_(0) ≤ … ≤ x_(N−1); the unbiased estimate. (Hosking, "L-moments: analysis and estimation

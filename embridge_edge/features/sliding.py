@@ -8,14 +8,16 @@ features need all samples of a window, and are computed of it anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.features import catalogue
+from embridge_edge.features import checks
 from embridge_edge.features.extraction import of_rows, plan_of
 from embridge_edge.features.records import BESIDE, PLAIN, WITHIN, kind_of
 from embridge_edge.features.rows import Index, Rows, Samples
@@ -41,6 +43,7 @@ def slide(
     hop: int,
     compat: str | None = None,
     options: Mapping[str, Any] | None = None,
+    threads: int = 1,
 ) -> dict[str, Samples]:
     """Features of the windows of a signal, window k from sample k · hop on.
 
@@ -50,28 +53,58 @@ def slide(
         signal: `[samples, channels]`.
         names, rate_hz, compat, options: as `extract` takes them.
         window, hop: samples.
+        threads: stretches of the signal are spread over so many; the bits are those of one.
 
     Returns: as `extract`; without a window where the signal is shorter than one.
 
     Raises:
-        EdgeError: as `extract`, or a hop below 1.
+        EdgeError: as `extract`, or a window or a hop below 1.
     """
     given = _as_signal(signal)
     plan = plan_of(names, rate_hz, compat, options)
-    wanted = plan.names
-    together = [name for name in wanted if plan.as_libemg and _needs_all(name, plan.options)]
-    one_by_one = [name for name in wanted if name not in together]
+    window, hop = checks.check_whole("window", window), checks.check_whole("hop", hop)
+    checks.check_whole("threads", threads)
+    together = [name for name in plan.names if plan.as_libemg and _needs_all(name, plan.options)]
+    one_by_one = [name for name in plan.names if name not in together]
     found: dict[str, Samples] = {}
-    if one_by_one or not together:
-        stream = FeatureStream(one_by_one, rate_hz, window, hop, given.shape[1], compat, options, warm=False)
-        parts = [stream.push(given[at : at + _PIECE]) for at in range(0, max(1, len(given)), _PIECE)]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in one_by_one}
+    if one_by_one:
+        used = checks.used_by(options, one_by_one)
+
+        def of_stretch(stretch: slice) -> dict[str, Samples]:
+            stream = FeatureStream(one_by_one, rate_hz, window, hop, given.shape[1], compat, used, warm=False)
+            return stream.push(given[stretch])
+
+        found = _joined(of_stretch, _stretches(len(given), window, hop, threads))
     if together:
-        _check_window(window, hop)
         starts = np.arange(0, len(given) - window + 1, hop, dtype=np.int64)
         rows = Rows.of_signal(np.ascontiguousarray(given.T), starts, window)
-        found |= of_rows(rows, together, rate_hz, compat, options)
-    return {name: found[name] for name in wanted}
+        found |= of_rows(rows, together, rate_hz, compat, checks.used_by(options, together), threads)
+    return {name: found[name] for name in plan.names}
+
+
+def _stretches(samples: int, window: int, hop: int, most: int) -> list[slice]:
+    """The signal cut into at most so many stretches that together hold each window once.
+
+    Hops are added up in groups of as many as a window holds (see `sliding_lanes.advance`). A stretch begins with such a group,
+    so that its sums are added in the order in which those of the whole signal are.
+    """
+    windows = max(0, (samples - window) // hop + 1)
+    group = max(1, window // hop)
+    groups = -(-windows // group)
+    parts = min(most, groups)
+    if parts <= 1:
+        return [slice(0, samples)]
+    first = [group * (groups * part // parts) for part in range(parts)]
+    return [slice(start * hop, (stop - 1) * hop + window) for start, stop in itertools.pairwise([*first, windows])]
+
+
+def _joined(of_stretch: Callable[[slice], dict[str, Samples]], stretches: Sequence[slice]) -> dict[str, Samples]:
+    """The features of the stretches one after another, each computed in a thread of its own."""
+    if len(stretches) == 1:
+        return of_stretch(stretches[0])
+    with ThreadPoolExecutor(len(stretches)) as pool:
+        parts = list(pool.map(of_stretch, stretches))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _needs_all(name: str, options: Mapping[str, Any]) -> bool:
@@ -80,15 +113,7 @@ def _needs_all(name: str, options: Mapping[str, Any]) -> bool:
 
 
 def _as_signal(signal: npt.ArrayLike) -> npt.NDArray[Any]:
-    given = np.asarray(signal)
-    if given.ndim != 2 or given.dtype.kind not in "iufb":
-        raise EdgeError(f"A signal must be numbers [samples, channels], not {given.dtype} {list(given.shape)}.")
-    return given
-
-
-def _check_window(window: int, hop: int) -> None:
-    if not (isinstance(window, int | np.integer) and isinstance(hop, int | np.integer)) or window < 1 or hop < 1:
-        raise EdgeError(f"window {window} and hop {hop} must be whole numbers of samples, 1 or more.")
+    return checks.as_numbers("A signal", signal, "[samples, channels]")
 
 
 class FeatureStream:
@@ -115,21 +140,19 @@ class FeatureStream:
             warm: compile and load now what the first `push` would otherwise wait for, by the second.
 
         Raises:
-            EdgeError: as `extract`; a feature of which LibEMG's value depends on windows to come.
+            EdgeError: as `extract`; a window, a hop or channels below 1; a feature of which LibEMG's value depends on windows to come.
         """
-        _check_window(window, hop)
+        self.window, self.hop = checks.check_whole("window", window), checks.check_whole("hop", hop)
+        self.channels = checks.check_whole("channels", channels)
         self._plan = plan_of(names, rate_hz, compat, options)
         self.names = self._plan.names
-        if channels < 1:
-            raise EdgeError(f"A stream of {channels} channels holds nothing; give 1 or more.")
-        catalogue.check_length(self.names, window, channels, self._plan.options)
+        checks.check_length(self.names, self.window, self.channels, self._plan.options)
         for name in self.names:
             if self._plan.as_libemg and _needs_all(name, self._plan.options):
                 raise EdgeError(f"LibEMG's {name} depends on all windows of a call; leave out compat, or use slide.")
-        self.window, self.hop, self.channels = window, hop, channels
         self.interrupted()
         if warm:
-            self.push(np.zeros((window + hop, channels), np.float32))
+            self.push(np.zeros((self.window + self.hop, self.channels), np.float32))
             self.interrupted()
 
     def interrupted(self) -> None:
@@ -151,7 +174,9 @@ class FeatureStream:
         """
         given = _as_signal(samples)
         if given.shape[1] != self.channels:
-            raise EdgeError(f"The stream takes {self.channels} channels, the samples have {given.shape[1]}.")
+            raise EdgeError(
+                f"The stream takes {self.channels} channels, the samples have {given.shape[1]}; make one for as many."
+            )
         parts = [self._take(given[at : at + _PIECE]) for at in range(0, max(1, len(given)), _PIECE)]
         return parts[0] if len(parts) == 1 else {n: np.concatenate([part[n] for part in parts]) for n in self.names}
 

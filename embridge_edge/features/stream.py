@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.features import filters
 from embridge_edge.features.chain import Samples, SignalChain
+from embridge_edge.features.checks import as_numbers
 from embridge_edge.features.sliding import FeatureStream
 
 
@@ -33,19 +35,22 @@ class Stream:
         if self._frames is not None:
             self._frames.interrupted()
 
-    def push(self, samples: Samples) -> Samples:
-        """Take float32 `[samples, recording channels]`, any number of them; give the inputs that they complete.
+    def push(self, samples: npt.ArrayLike) -> Samples:
+        """Take `[samples, recording channels]`, any number of them; give the inputs that they complete.
 
         Returns: float32 `[n, steps, columns]`, n may be 0.
 
         Raises:
-            EdgeError: the samples have fewer channels than the chain wants.
+            EdgeError: the samples are no numbers, or have fewer channels than the chain wants.
         """
         chain = self._chain
-        if samples.ndim != 2 or samples.shape[1] <= max(chain.channels):
-            raise EdgeError(f"The chain takes {len(chain.channels)} channels, the samples are {list(samples.shape)}.")
-        filtered = np.ascontiguousarray(samples[:, list(chain.channels)], np.float32)
-        if len(samples):
+        given = as_numbers("Samples", samples, "[samples, channels]")
+        if given.shape[1] <= max(chain.channels):
+            raise EdgeError(
+                f"The chain takes {len(chain.channels)} channels, the samples are {list(given.shape)}; give all of the band's."
+            )
+        filtered = np.ascontiguousarray(given[:, list(chain.channels)], np.float32)
+        if len(given):
             if self._state is None:
                 self._state = filters.state_for(chain.sections, filtered[0])
             filtered = filters.run(chain.sections, filtered, self._state)

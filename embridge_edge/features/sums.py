@@ -9,7 +9,7 @@ In what follows x is a sample, d[i] = x[i] − x[i−1], e[i] = d[i] − d[i−1
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,7 +181,8 @@ _FORMULA_PLACES = {name: place for place, name in enumerate(FORMULAS)}
 _IDENTIFIER = re.compile(r"[a-z]\w*")
 _HERE = "embridge_edge.features.passes"
 _SOURCES = tuple(
-    Path(__file__).with_name(f"{name}.py") for name in ("passes", "sums", "records", "lanes", "lane_logarithms")
+    Path(__file__).with_name(f"{name}.py")
+    for name in ("passes", "sums", "records", "lanes", "lane_logarithms", "logarithm")
 )
 """What the machine code depends on."""
 _ROWS = "float32[::1], int64[::1], int64, float64[::1], float32[::1]"
@@ -387,11 +388,15 @@ def _phasors(levels: Doubles, steps: Doubles, spoilt: Doubles, compat: bool) -> 
         return np.ascontiguousarray(found + np.concatenate([pairs, pairs], axis=1), np.float32)
 
 
-def mavslp(rows: Rows, options: Mapping[str, Any]) -> Samples:
-    """Differences of the mean |x| between successive segments of the window, float32 `[rows, segments − 1]`.
+def mavslp(rows: Rows, names: Collection[str], options: Mapping[str, Any]) -> dict[str, Samples]:
+    """MAVSLP: differences of the mean |x| between successive segments of the window.
 
     With M = round(N / segments), halves to even, segment s is x[sM] to x[(s + 1)M − 1]; the last one ends with the window.
+
+    Returns: float32 `[rows, segments − 1]`.
     """
+    if "MAVSLP" not in names:
+        return {}
     segments = options["MAVSLP_segment"]
     size = round(rows.length / segments)
     adder = Adder(("absolute",))
@@ -401,4 +406,4 @@ def mavslp(rows: Rows, options: Mapping[str, Any]) -> Samples:
         added = adder.added(rows.base, rows.offsets + segment * size, length, options)
         spoilt, absolute = added[:, : len(rows.offsets)]
         means.append(absolute / length + spoilt)
-    return np.diff(np.stack(means, axis=1), axis=1).astype(np.float32)
+    return {"MAVSLP": np.diff(np.stack(means, axis=1), axis=1).astype(np.float32)}

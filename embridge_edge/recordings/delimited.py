@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 
@@ -26,7 +26,7 @@ from embridge_edge.recordings.description import (
 )
 from embridge_edge.recordings.recognition import Glimpse, glimpse, header_names
 from embridge_edge.recordings.recording import UNLABELLED, Problem, Recording
-from embridge_edge.recordings.repetitions import with_rest_numbered
+from embridge_edge.recordings.repetitions import MOST_REPETITIONS, Repetitions
 from embridge_edge.recordings.store import Store
 
 MOST = 0.5
@@ -34,38 +34,8 @@ MOST = 0.5
 
 PROBLEMS_PER_FILE = 100
 
-MOST_REPETITIONS = int(np.iinfo(np.int16).max)
-
 MOST_GESTURES = 1000
 """A column with more different values than this holds something else than gestures."""
-
-
-@dataclass
-class Repetitions:
-    """How often each gesture of each session has been seen: counts go on from one file of a session to the next."""
-
-    seen: dict[tuple[str, str, str], int] = field(default_factory=dict)
-
-    def count(
-        self, labels: npt.NDArray[np.int16], gestures: Sequence[str], rest: str | None, wearer: str, session: str
-    ) -> npt.NDArray[np.int16]:
-        """Number of the repetition that each sample belongs to, from 1; 0 where unlabelled.
-
-        A run of one label is a repetition. Rest takes the number of the gesture that follows it in the file; a file
-        of rest alone counts for itself.
-        """
-        result = np.zeros(len(labels), np.int16)
-        edges = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
-        runs = list(pairwise(edges))
-        names = [None if labels[start] < 0 else gestures[labels[start]] for start, _ in runs]
-        active = any(name not in (None, rest) for name in names)
-        for (start, stop), name in zip(runs, names, strict=True):
-            if name is None or (name == rest and active):
-                continue
-            key = (wearer, session, name)
-            self.seen[key] = self.seen.get(key, 0) + 1
-            result[start:stop] = min(self.seen[key], MOST_REPETITIONS)
-        return with_rest_numbered(labels, result, gestures.index(rest)) if rest in gestures else result
 
 
 def read_delimited(
@@ -333,17 +303,18 @@ def _clock_breaks(
             )
         )
     if len(clock.jumps):
-        where = time[clock.jumps[[0, -1]]] - time[0]
-        lost = clock.lost_s * description.rate_hz
-        problems.append(
-            Problem(
-                source,
-                None,
-                f"the clock jumps {len(clock.jumps)} times between {where[0]:.1f} and {where[1]:.1f} s: about "
-                f"{lost:.0f} samples ({clock.lost_s:.2f} s) are lost; breaks are set",
-            )
-        )
+        said = _jumps_said(time[clock.jumps] - time[0])
+        lost = round(clock.lost_s * description.rate_hz)
+        samples = "1 sample" if lost == 1 else f"{lost} samples"
+        problems.append(Problem(source, None, f"{said}: about {samples} ({clock.lost_s:.2f} s) lost; breaks are set"))
     return clock.jumps
+
+
+def _jumps_said(at_s: Seconds) -> str:
+    """How often a clock jumps and where, from the times of the jumps in seconds."""
+    first, last = (f"{moment:.1f}" for moment in (at_s[0], at_s[-1]))
+    where = f"at {first} s" if first == last else f"between {first} and {last} s"
+    return f"the clock jumps {'once' if len(at_s) == 1 else f'{len(at_s)} times'} {where}"
 
 
 _Resampled = tuple[
@@ -370,14 +341,8 @@ def _resampled(
     if len(jumps):
         lost = float(np.maximum(0.0, time[jumps] - time[jumps - 1]).sum())
         back = int((time[jumps] < time[jumps - 1]).sum())
-        said = f", {back} of them backwards" if back else ""
-        problems.append(
-            Problem(
-                source,
-                None,
-                f"the clock jumps {len(jumps)} times{said}: {lost:.2f} s without samples; breaks are set",
-            )
-        )
+        said = _jumps_said(time[jumps] - time[0]) + (f", {back} of {len(jumps)} backwards" if back else "")
+        problems.append(Problem(source, None, f"{said}: {lost:.2f} s without samples; breaks are set"))
     edges = [0, *(int(at) for at in np.union1d(breaks, jumps)), len(time)]
     grids, parts, extras, label_parts, joints = [], [], [], [], [0]
     for start, stop in pairwise(edges):

@@ -109,11 +109,8 @@ def _read(file: Any, source: str) -> Recording:
     stored = group.get(EXTRA + "breaks")
     breaks = stored[:].astype(np.int64) if stored is not None else np.flatnonzero(_jumps(time, rate_hz)) + 1
     if stored is None and len(breaks):
-        problems.append(
-            Problem(
-                source, None, f"the clock jumps at {len(breaks)} places, first at sample {breaks[0]}; breaks are set"
-            )
-        )
+        often = "once," if len(breaks) == 1 else f"{len(breaks)} times, first"
+        problems.append(Problem(source, None, f"the clock jumps {often} at sample {breaks[0]}; breaks are set"))
     attributes = group.attrs
     labels, repetitions = (
         None if track is None else track[:].astype(np.int16)

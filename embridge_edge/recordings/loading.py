@@ -276,7 +276,8 @@ class _SetReader:
             return
         if any(is_companion(looked, companion) for companion in description.companions):
             return
-        from embridge_edge.recordings.delimited import Repetitions, read_delimited
+        from embridge_edge.recordings.delimited import read_delimited
+        from embridge_edge.recordings.repetitions import Repetitions
 
         if not isinstance(self._counts, Repetitions):
             self._counts = Repetitions()

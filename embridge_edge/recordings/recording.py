@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -110,7 +110,3 @@ class Recording:
         edges = [0, *(int(sample) for sample in self.breaks if 0 < sample < self.samples), self.samples]
         for start, stop in pairwise(edges):
             yield slice(start, stop)
-
-    def with_pose(self, pose: npt.NDArray[np.float32]) -> Recording:
-        """The same recording with another pose track, float32 `[samples, 23]` in radians."""
-        return replace(self, pose=pose)

@@ -12,7 +12,7 @@ import click
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
-from embridge_edge.verbs.options import Common, common_options, show
+from embridge_edge.verbs.options import Common, common_options, refuse_existing_file, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,21 +131,30 @@ class Inspection:
                 f"  {number:>7}  {channel.rms * factor:>10.3g}  {channel.offset * factor:>9.3g}  "
                 f"{channel.clipped_share:>7.2%}  {hum:<14} {channel.stuck_share:>6.1%}  {', '.join(channel.verdict)}"
             )
+        return lines + [f"  {remark}" for remark in self._remarks()]
+
+    def _remarks(self) -> list[str]:
+        """What is to be known about the signals of all channels together."""
+        lines = []
         nan = int(self.quality.nan.sum())
         if nan:
-            lines.append(f"  {_counted(nan, 'value')} {'is' if nan == 1 else 'are'} no number: remove what holds them")
+            lines.append(f"{_counted(nan, 'value')} {'is' if nan == 1 else 'are'} no number: remove what holds them")
         if self.quality.breaks:
-            lines.append(f"  {_counted(self.quality.breaks, 'break')}: no window may reach over one")
+            lines.append(f"{_counted(self.quality.breaks, 'break')}: no window may reach over one")
         if self.quality.held_share > 0.01:
             lines.append(
-                f"  {self.quality.held_share:.0%} of the samples repeat the one before in every channel: "
+                f"{self.quality.held_share:.0%} of the samples repeat the one before in every channel: "
                 "the receiver fills in what it lost, or writes faster than it samples"
             )
         return lines
 
     def _problem_lines(self) -> list[str]:
-        if not self.problems:
+        if not self.problems and self.quality.ok and not self._remarks():
             return ["No problems."]
+        if not self.problems:
+            bad = [str(number) for number, channel in enumerate(self.quality.channels, 1) if not channel.ok]
+            wrong = f"; not good: channel{'s' * (len(bad) != 1)} {', '.join(bad)}" if bad else ""
+            return [f"Everything could be read{wrong}."]
         count = len(self.problems)
         lines = [f"{_counted(count, 'problem')}:"]
         lines += [f"  {problem}" for problem in self.problems[:PROBLEMS_SHOWN]]
@@ -427,6 +436,6 @@ def _some(names: Mapping[str, object]) -> str:
 @common_options
 def command(path: Path, format_name: str | None, picture: Path | None, common: Common) -> None:
     """Show what the recordings at PATH (a file, an archive or a folder) hold and whether their signals are usable."""
-    if picture is not None and picture.exists() and not common.force:
-        raise EdgeError(f"{picture} exists; choose another --out, or replace it with --force.")
+    if picture is not None:
+        refuse_existing_file(picture, common.force)
     show(inspect(path, format=format_name, picture=picture, progress=common.progress), common)

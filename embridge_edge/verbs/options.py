@@ -104,3 +104,15 @@ def refuse_existing(out: Path, force: bool, written: Sequence[str]) -> None:
     foreign = [name for name in held if not any(fnmatchcase(name, pattern) for pattern in written)]
     if foreign:
         raise EdgeError(f"{out} holds {foreign[0]}, which this verb does not write; choose another --out.")
+
+
+def refuse_existing_file(out: Path, force: bool) -> None:
+    """Refuse to write one file where something is already, unless forced.
+
+    Raises:
+        EdgeError: `out` is a folder, or a file and not forced.
+    """
+    if out.is_dir():
+        raise EdgeError(f"{out} is a folder; choose a file for --out.")
+    if out.exists() and not force:
+        raise EdgeError(f"{out} exists; choose another --out, or replace it with --force.")

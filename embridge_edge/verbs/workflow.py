@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,14 @@ _VERSIONED = (
 )
 
 NORMALISATION_WINDOWS = 20_000
+
+SPLIT_NEEDS: Mapping[str, str] = {
+    "session": "a wearer with two sessions",
+    "wearer": "two wearers",
+    "day": "a wearer with recordings of two known days",
+    "repetition": "a gesture that is repeated within a session",
+}
+"""What recordings must hold for each split of `learning.splits.make_splits`."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +129,36 @@ def job_for(windows: WindowSet, split: Split | None, recipe: Recipe) -> Job:
 
 
 def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split | None:
-    """The division that a verb was asked for: the first fold of `name`, the first that the data allow, or none at all."""
+    """The division that a verb was asked for: the first fold of `name`, the first that the data allow, or none at all.
+
+    Raises:
+        EdgeError: the data do not allow it; names those that they allow.
+    """
     from embridge_edge.learning.splits import make_splits, possible_splits
 
     if name == "none":
         return None
-    return make_splits(windows, name or possible_splits(windows)[0], recipe.evaluate.folds)[0]
+    chosen = name or possible_splits(windows)[0]
+    try:
+        return make_splits(windows, chosen, recipe.evaluate.folds)[0]
+    except EdgeError:
+        allowed = allowed_splits(windows)
+        instead = f"use --split {' or '.join(allowed)}" if allowed else "they allow no other either: record more"
+        raise EdgeError(
+            f"--split {chosen} needs {SPLIT_NEEDS[chosen]}, which these recordings lack; {instead}."
+        ) from None
+
+
+def allowed_splits(windows: WindowSet) -> list[str]:
+    """The splits that can be made of a data set, useful or not."""
+    from embridge_edge.learning.splits import make_splits
+
+    found = []
+    for name in SPLIT_NEEDS:
+        with contextlib.suppress(EdgeError):
+            make_splits(windows, name)
+            found.append(name)
+    return found
 
 
 def train_checkpoint(
@@ -362,10 +395,13 @@ def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> Non
     names, index = (windows.wearer_names, windows.wearers) if wearers else (windows.session_names, windows.sessions)
     leaked = [names[place] for place in np.unique(index[split.test]) if short_hash(names[place]) in seen]
     if leaked:
+        trained = stored.get("split")
+        possible = trained != split.name and trained in allowed_splits(windows)
         raise EdgeError(
-            f"This model was trained with --split {stored.get('split')} and has seen {len(leaked)} of the test "
-            f"{'wearers' if wearers else 'sessions'} of --split {split.name} ({leaked[0]} …); check it with --split "
-            f"{stored.get('split')}, or train one with --split {split.name}."
+            f"This model was trained with --split {trained} and has seen {len(leaked)} of the test "
+            f"{'wearers' if wearers else 'sessions'} of --split {split.name} ({leaked[0]} …); "
+            + (f"check it with --split {trained}, or " if possible else "")
+            + f"train one with --split {split.name} on these recordings."
         )
 
 

@@ -75,7 +75,7 @@ def refuse_inside(out: Path, data: Path) -> None:
         EdgeError: `out` is `data` or lies inside it.
     """
     if out.resolve().is_relative_to(data.resolve()):
-        raise EdgeError(f"--out {out} lies inside --data {data}; choose another --out.")
+        raise EdgeError(f"--out {out} lies inside {data}, which is read; choose another --out.")
 
 
 def refuse_around(out: Path, given: Path) -> None:

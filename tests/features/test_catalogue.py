@@ -5,20 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.features.catalogue import (
-    FEATURES,
-    GROUPS,
-    OPTIONS,
-    TIME_DOMAIN,
-    check_names,
-    check_options,
-    columns,
-    expand,
-    wavelet_depth,
-)
+from embridge_edge.features.catalogue import FEATURES, GROUPS, OPTIONS, TIME_DOMAIN
+from embridge_edge.features.checks import check_names, check_options, columns, expand, user_of
+from embridge_edge.features.extraction import Plan
+from embridge_edge.features.rows import Rows
 from embridge_edge.features.sums import FORMULAS, formula_of
 
 LIBEMG = {
@@ -116,11 +110,6 @@ def test_names_of_columns() -> None:
     assert columns("WENT", 1, 200.0, 40)[:2] == ["WENT_c0_a5", "WENT_c0_d5"]
 
 
-@pytest.mark.parametrize(("rate_hz", "levels"), [(200.0, 5), (1000.0, 7), (2000.0, 8)])
-def test_depth_of_the_wavelets(rate_hz: float, levels: int) -> None:
-    assert wavelet_depth(rate_hz) == levels
-
-
 def test_names_and_groups_expand() -> None:
     assert expand("MAV") == ("MAV",)
     assert expand(["WL", "HTD", "RMS", "ZC"]) == ("WL", "MAV", "ZC", "SSC", "RMS")
@@ -146,6 +135,21 @@ def test_options_have_libemgs_defaults() -> None:
         "SSC_threshold": 0.0, "WAMP_threshold": 2e-3, "CC_order": 4, "MAVSLP_segment": 2, "TM_order": 3, "SM_order": 2,
         "SAMPEN_dim": 2, "SAMPEN_tolerance": 0.3, "FUZZYEN_dim": 2, "FUZZYEN_tolerance": 0.3, "FUZZYEN_win": 2,
     }  # fmt: skip
+
+
+def test_each_option_belongs_to_one_feature() -> None:
+    assert {user_of(option) for option in OPTIONS} <= set(FEATURES)
+
+
+@pytest.mark.parametrize("option", list(OPTIONS))
+def test_an_option_changes_its_feature_and_no_other(option: str) -> None:
+    windows = np.random.default_rng(0).standard_normal((3, 2, 60)).astype(np.float32)
+    value = {"SAMPEN_tolerance": 0.1, "FUZZYEN_tolerance": 0.1}.get(option, OPTIONS[option].default + 1)
+    changed = Plan(tuple(FEATURES), 1000.0, check_options({option: value}), False).of_part(Rows.of_windows(windows))
+    for name, values in (
+        Plan(tuple(FEATURES), 1000.0, check_options(None), False).of_part(Rows.of_windows(windows)).items()
+    ):
+        assert np.array_equal(values, changed[name]) == (name != user_of(option)), name
 
 
 def test_the_page_is_what_the_catalogue_says() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,6 +164,12 @@ def test_fewer_channels_than_the_chain_takes_are_refused() -> None:
         chain.filtered(np.zeros((100, 7), np.float32))
     with pytest.raises(EdgeError, match="8 channels"):
         Stream(chain).push(np.zeros((100, 7), np.float32))
+
+
+@pytest.mark.parametrize("samples", [[[1.0, 2.0], [3.0]], None, [1.0, 2.0], np.zeros((2, 8), complex)])
+def test_a_stream_refuses_what_is_no_array_of_samples(samples: Any) -> None:
+    with pytest.raises(EdgeError, match=r"Samples must be numbers \[samples, channels\]"):
+        Stream(resolve(MYO, 200.0, 8, "myo")).push(samples)
 
 
 @given(scale=st.floats(1e-6, 1e4), seed=st.integers(0, 5))

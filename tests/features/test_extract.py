@@ -12,7 +12,8 @@ import pytest
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.features import FEATURES, GROUPS, extract
-from embridge_edge.features.catalogue import LIBEMG, columns
+from embridge_edge.features.catalogue import LIBEMG
+from embridge_edge.features.checks import columns
 from embridge_edge.features.extraction import columns_at, of_rows
 from embridge_edge.features.rows import Rows
 
@@ -153,12 +154,8 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
     refused("must be a whole number from 1 to 64, not 2.5", options={"AR_order": 2.5})
     refused("must be a number from 0 up, not nan", options={"ZC_threshold": float("nan")})
     refused("not True", options={"AR_order": True})
-    refused("compat 'matlab' is unknown", compat="matlab")
-    refused("rate_hz must be", rate_hz=0.0)
-    refused("rate_hz must be", rate_hz=None)
-    refused("threads must be 1 or more", threads=0)
-    refused(r"windows \[windows, channels, samples\], not \[2, 3\]", shape=(2, 3))
-    refused("must be numbers, not <U1", windows=np.full((1, 1, 40), "a"))
+    refused(r"Windows must be numbers \[windows, channels, samples\], not float32 \[2, 3\]", shape=(2, 3))
+    refused(r"Windows must be numbers .*, not <U1", windows=np.full((1, 1, 40), "a"))
     refused("ZC needs windows of at least 2 samples, not 1", shape=(2, 3, 1))
     refused("MAV needs windows of at least 1 samples, not 0", "MAV", shape=(2, 3, 0))
     refused("AR9 needs windows of at least 10 samples, not 9", "COMB", shape=(2, 3, 9))
@@ -166,9 +163,72 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
     refused("MAVSLP cannot cut 6 samples into 4 segments", "MAVSLP", shape=(1, 1, 6), options={"MAVSLP_segment": 4})
 
 
+@pytest.mark.parametrize("names", [[], (), "", " , "])
+def test_no_feature_is_refused(names: Any) -> None:
+    refused("No feature given; name features or groups", names)
+
+
+@pytest.mark.parametrize("names", [None, 3, ["MAV", None], [["MAV"]], b"MAV"])
+def test_names_that_are_no_texts_are_refused(names: Any) -> None:
+    refused("Features are named by texts, such as", names)
+
+
+@pytest.mark.parametrize("given", [["AR_order"], [("AR_order", 2)], "AR_order=2", 4])
+def test_options_that_are_no_mapping_are_refused(given: Any) -> None:
+    refused("Options are given by name, such as", "AR", options=given)
+
+
+@pytest.mark.parametrize("value", [None, "6", True, [6], {}, 10**400, np.ones(2)])
+def test_values_of_options_that_are_no_numbers_are_refused(value: Any) -> None:
+    refused("AR_order .* must be a whole number from 1 to 64, not ", "AR", options={"AR_order": value})
+
+
+def test_names_of_options_that_are_no_texts_are_refused() -> None:
+    refused("Unknown option 4; choose from", options={4: 4})
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.5, 2.0, "2", None, True])
+def test_threads_that_are_no_count_are_refused(threads: Any) -> None:
+    refused("threads must be a whole number, 1 or more, not ", threads=threads)
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, -1, None, "200", True, np.ones(2), float("nan"), float("inf"), 1j, []])
+def test_rates_that_are_none_are_refused(rate_hz: Any) -> None:
+    refused("rate_hz must be the sample rate in hertz", rate_hz=rate_hz)
+
+
+@pytest.mark.parametrize("compat", ["matlab", 1, ["libemg"], np.array(["libemg", "libemg"])])
+def test_other_libraries_are_refused(compat: Any) -> None:
+    refused("compat .* is unknown", compat=compat)
+
+
+@pytest.mark.parametrize(
+    ("windows", "says"),
+    [
+        ([[[1.0, 2.0, 3.0], [1.0, 2.0]]], "rows differ in length: cut or pad them"),
+        (None, "not object"),
+        ([[["a", "b"]]], "not <U1"),
+        (np.zeros((1, 1, 40), complex), "not complex128"),
+    ],
+)
+def test_windows_that_are_no_array_of_numbers_are_refused(windows: Any, says: str) -> None:
+    refused(rf"Windows must be numbers \[windows, channels, samples\].*{says}", windows=windows)
+
+
+def test_options_that_none_of_the_features_uses_are_refused() -> None:
+    refused(
+        "None of the features asked for uses AR_order; leave it out, or ask for AR as well.", options={"AR_order": 4}
+    )
+    given = {"ZC_threshold": 0.1, "SAMPEN_dim": 2, "SAMPEN_tolerance": 0.2, "CC_order": 4}
+    says = "uses SAMPEN_dim, SAMPEN_tolerance, CC_order; leave them out, or ask for SAMPEN, CC as well"
+    refused(says, options=given)
+    refused("LibEMG's ZC has no threshold; leave out ZC_threshold, or", compat=LIBEMG, options={"ZC_threshold": 0.1})
+    assert extract(np.ones((1, 2, 40)), "TSTD", 200.0, options={"ZC_threshold": 0.1, "SAMPEN_dim": 3})
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_shortest_windows_are_taken(name: str) -> None:
-    from embridge_edge.features.catalogue import check_options
+    from embridge_edge.features.checks import check_options
 
     least = FEATURES[name].least(check_options(None))
     windows = np.random.default_rng(0).standard_normal((2, 2, least)).astype(np.float32)

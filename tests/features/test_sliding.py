@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from embridge_edge.errors import EdgeError
 from embridge_edge.features import FEATURES, FeatureStream, extract, slide
 from embridge_edge.features.catalogue import LIBEMG
+from embridge_edge.features.sliding import _stretches
 
 SUMS = tuple(name for name, feature in FEATURES.items() if feature.slides)
 OTHERS = ("AR", "MDF", "LS", "MAVSLP", "WENT", "COVARIANCE", "DFTR")
@@ -58,6 +59,50 @@ def test_any_pieces_give_the_bits_of_the_whole(hop: int, window: int, sizes: lis
             np.testing.assert_allclose(offline[name], taken[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@given(
+    samples=st.integers(0, 400),
+    window=st.integers(7, 70),
+    hop=st.integers(1, 90),
+    threads=st.integers(2, 9),
+    seed=st.integers(0, 9),
+    whole=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_threads_give_the_bits_of_one(
+    samples: int, window: int, hop: int, threads: int, seed: int, whole: bool
+) -> None:
+    signal = (3 * np.random.default_rng(seed).standard_normal((samples, 3))).astype(np.float32)
+    if whole:
+        signal = np.round(signal)
+    one, several = (slide(signal, NAMES, 1000.0, window, hop, threads=count) for count in (1, threads))
+    for name in NAMES:
+        np.testing.assert_array_equal(several[name], one[name], err_msg=name)
+
+
+@given(samples=st.integers(0, 300), window=st.integers(1, 60), hop=st.integers(1, 90), most=st.integers(1, 9))
+def test_stretches_hold_each_window_once(samples: int, window: int, hop: int, most: int) -> None:
+    found = [
+        start
+        for stretch in _stretches(samples, window, hop, most)
+        for start in range(stretch.start, stretch.stop - window + 1, hop)
+    ]
+    assert found == list(range(0, samples - window + 1, hop))
+
+
+def test_several_threads_share_a_signal_out() -> None:
+    assert len(_stretches(4000, 40, 10, 3)) == 3
+
+
+def test_threads_give_libemgs_values_too() -> None:
+    signal = np.random.default_rng(0).standard_normal((700, 2)).astype(np.float32)
+    one, two = (
+        slide(signal, ("WL", "COMP", "MAVSLP"), 1000.0, 25, 4, LIBEMG, {"MAVSLP_segment": 3}, threads)
+        for threads in (1, 2)
+    )
+    for name in one:
+        np.testing.assert_array_equal(two[name], one[name], err_msg=name)
+
+
 @pytest.mark.parametrize(("window", "hop"), [(40, 5), (40, 7), (13, 12), (10, 25), (9, 1), (30, 30)])
 def test_sample_by_sample(window: int, hop: int) -> None:
     signal = np.random.default_rng(0).standard_normal((150, 2)).astype(np.float32)
@@ -104,9 +149,9 @@ def test_libemgs_values_slide_too() -> None:
     assert list(got) == list(names)
     for name, values in extract(windows_of(signal, 25, 4), names, 1000.0, LIBEMG, options).items():
         assert apart(got[name], values) <= 4, name
-    for name in ("COMP", "MAVSLP"):
+    for name, asked in (("COMP", None), ("MAVSLP", options)):
         with pytest.raises(EdgeError, match=f"LibEMG's {name} depends on all windows"):
-            FeatureStream(name, 1000.0, 25, 4, 2, LIBEMG, options)
+            FeatureStream(name, 1000.0, 25, 4, 2, LIBEMG, asked)
 
 
 def test_interruptions_start_afresh() -> None:
@@ -136,8 +181,22 @@ def test_a_signal_shorter_than_a_window_has_none(samples: int) -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     signal = np.zeros((100, 2), np.float32)
-    with pytest.raises(EdgeError, match="window 10 and hop 0 must be whole numbers"):
-        slide(signal, "HTD", 1000.0, 10, 0)
+    for window, hop, says in (
+        (10, 0, "hop"),
+        (0, 5, "window"),
+        (10, 2.5, "hop"),
+        (True, 1, "window"),
+        ("10", 5, "window"),
+    ):
+        with pytest.raises(EdgeError, match=f"{says} must be a whole number, 1 or more, not "):
+            slide(signal, "HTD", 1000.0, window, hop)  # type: ignore[arg-type]
+    with pytest.raises(EdgeError, match="threads must be a whole number, 1 or more, not 0"):
+        slide(signal, "HTD", 1000.0, 10, 5, threads=0)
+    with pytest.raises(EdgeError, match="rows differ in length"):
+        slide([[1.0, 2.0], [3.0]], "HTD", 1000.0, 10, 5)
+    for channels in (0, 1.5, None):
+        with pytest.raises(EdgeError, match="channels must be a whole number, 1 or more, not "):
+            FeatureStream("HTD", 1000.0, 10, 5, channels)  # type: ignore[arg-type]
     with pytest.raises(EdgeError, match=r"A signal must be numbers \[samples, channels\]"):
         slide(signal[0], "HTD", 1000.0, 10, 5)
     with pytest.raises(EdgeError, match="SSC needs windows of at least 3"):

@@ -13,7 +13,8 @@ import pytest
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.features import table as tables
-from embridge_edge.features.catalogue import FEATURES, columns
+from embridge_edge.features.catalogue import FEATURES
+from embridge_edge.features.checks import columns
 from embridge_edge.features.table import (
     Part,
     check_suffix,

@@ -56,7 +56,7 @@ def test_clock_jumps_become_breaks(tmp_path: Path) -> None:
         file["emg2pose/timeseries"][:] = series
     recording = read_emg2pose(tmp_path / "a.hdf5")
     assert recording.breaks.tolist() == [1000]
-    assert "clock jumps" in recording.problems[0].what
+    assert recording.problems[0].what == "the clock jumps once, at sample 1000; breaks are set"
 
 
 def test_samples_without_a_number_are_dropped_from_files_of_our_own_as_well(tmp_path: Path) -> None:

@@ -310,10 +310,50 @@ jump_ms = 50
     (tmp_path / "a.txt").write_text("".join(line(t, 3 * t) for t in time))
     (recording,) = read(tmp_path)
     assert len(recording.breaks) == 1
+    (problem,) = recording.problems
+    jump_s = time[200] - time[0]
+    assert problem.what == (
+        f"the clock jumps once at {jump_s:.1f} s: {time[200] - time[199]:.2f} s without samples; breaks are set"
+    )
     start, stop = (part for part in recording.segments())
     grid = time[0] + np.arange(start.stop) / 100
     np.testing.assert_allclose(recording.emg[start, 0], 3 * grid, rtol=1e-5)
     np.testing.assert_allclose(recording.emg[stop.start, 0], 3 * time[200], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "said"),
+    [
+        ({300: 0.1}, "the clock jumps once at 3.1 s: about 10 samples (0.10 s) lost; breaks are set"),
+        ({300: 0.012}, "the clock jumps once at 3.0 s: about 1 sample (0.01 s) lost; breaks are set"),
+        (
+            {300: 0.1, 500: 0.2},
+            "the clock jumps 2 times between 3.1 and 5.3 s: about 30 samples (0.30 s) lost; breaks are set",
+        ),
+        ({300: 0.011, 301: 0.011}, "the clock jumps 2 times at 3.0 s: about 2 samples (0.02 s) lost; breaks are set"),
+    ],
+)
+def test_lost_samples_are_told_in_whole_sentences(tmp_path: Path, gaps: dict[int, float], said: str) -> None:
+    own = """
+[file]
+columns = 2
+[emg]
+columns = [1]
+rate_hz = 100
+unit = "mine"
+[time]
+column = 0
+unit = "s"
+jump_ms = 10
+"""
+    (tmp_path / "recording.toml").write_text(own)
+    time = np.arange(1000) / 100
+    for at, gap_s in gaps.items():
+        time[at:] += gap_s
+    (tmp_path / "a.txt").write_text("".join(line(t, index % 7) for index, t in enumerate(time)))
+    (recording,) = read(tmp_path)
+    assert recording.breaks.tolist() == list(gaps)
+    assert [problem.what for problem in recording.problems] == [said]
 
 
 def test_nan_rows_are_dropped_in_one_problem_and_leave_a_break(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import pytest
 
 import embridge_edge.features
 from embridge_edge import __version__, cli
+from embridge_edge.errors import EdgeError
 from embridge_edge.features import filters, slide
 from embridge_edge.recordings import read_recordings
-from embridge_edge.verbs import features as verb
+from embridge_edge.verbs import tabulating
 from embridge_edge.verbs.features import features
 
 WINDOW, HOP = 40, 10
@@ -186,7 +187,7 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     out, whole = tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
     assert run(capsys, "features", data, *ASKED, "--out", whole)[0] == 0
-    monkeypatch.setattr(verb, "KEEP_AFTER_S", 0.0)
+    monkeypatch.setattr(tabulating, "KEEP_AFTER_S", 0.0)
     computed: list[int] = []
 
     def counted(signal: Any, *rest: Any, **named: Any) -> Any:
@@ -216,10 +217,10 @@ def test_an_interrupted_run_goes_on(
 def test_finished_parts_of_something_else_are_not_used(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb, "KEEP_AFTER_S", 0.0)
+    monkeypatch.setattr(tabulating, "KEEP_AFTER_S", 0.0)
     out = tmp_path / "out.parquet"
     state = tmp_path / ".out.parquet.unfinished"
-    monkeypatch.setattr(verb._State, "forget", lambda self: None)
+    monkeypatch.setattr(tabulating.FinishedParts, "forget", lambda self: None)
     assert run(capsys, "features", data, *ASKED, "--out", out)[0] == 0
     kept = sorted(state.iterdir())
     assert len(kept) == 3
@@ -244,10 +245,15 @@ def test_finished_parts_of_something_else_are_not_used(
         (["--hop-ms", "-5"], "--hop-ms -5: give a length"),
         (["--hop-ms", "nan"], "--hop-ms nan: give a length"),
         (["--window-ms", "10"], "needs windows of at least"),
-        (["--threads", "0"], "--threads 0"),
+        (["--threads", "0"], "--threads must be a whole number, 1 or more, not 0."),
         (["--option", "AR_order"], "write NAME=VALUE"),
         (["--option", "WAMP=1"], "Unknown option 'WAMP'"),
         (["--option", "AR_order=0"], "AR_order"),
+        (
+            ["--option", "CC_order=4"],
+            "None of the features asked for uses CC_order; leave it out, or ask for CC as well.",
+        ),
+        (["--compat", "libemg", "--option", "ZC_threshold=1"], "LibEMG's ZC has no threshold"),
         (["--compat", "matlab"], "'matlab' is not"),
         (["--bandpass", "90", "20"], "the lower one first"),
         (["--bandpass", "95", "200"], "no band remains"),
@@ -255,6 +261,8 @@ def test_finished_parts_of_something_else_are_not_used(
         (["--out", "{folder}/data/out.h5"], "lies inside"),
         (["--out", "{folder}"], "is a folder"),
         (["--out", "{folder}/data/1-1/a.txt/out.h5"], "lies inside"),
+        (["--notch", "nan"], "--notch nan: give the mains frequency"),
+        (["--bandpass", "nan", "50"], "give two frequencies in hertz"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -266,6 +274,35 @@ def test_wrong_input_is_one_line(
     assert (status, out) == (2, "")
     assert err.count("\n") == 1 and said in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"names": None}, "Features are named by texts"),
+        ({"names": []}, "No feature given"),
+        ({"window_ms": "200"}, "--window-ms 200: give a length"),
+        ({"hop_ms": None}, "--hop-ms None: give a length"),
+        ({"threads": 2.5}, "--threads must be a whole number"),
+        ({"options": ["AR_order"]}, "Options are given by name"),
+        ({"options": {"CC_order": 3}}, "ask for CC as well"),
+        ({"bandpass_hz": 20.0}, "give two frequencies"),
+        ({"bandpass_hz": (20.0, 50.0, 80.0)}, "give two frequencies"),
+        ({"notch_hz": "50"}, "give the mains frequency"),
+    ],
+)
+def test_wrong_types_are_one_line_in_python_too(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    asked: dict[str, Any] = {"names": ["HTD"], "window_ms": 200.0, "hop_ms": 50.0}
+    with pytest.raises(EdgeError, match=said):
+        features(tmp_path / "nowhere", tmp_path / "out.h5", **(asked | changed))
+
+
+def test_a_recording_is_not_replaced_by_its_features(tmp_path: Path) -> None:
+    path = myo_file(tmp_path / "a.txt").rename(tmp_path / "a.h5")
+    before = path.read_bytes()
+    with pytest.raises(EdgeError, match="which is read; choose another --out"):
+        features(path, path, names=["HTD"], window_ms=200, hop_ms=50, force=True)
+    assert path.read_bytes() == before
 
 
 def test_a_table_is_replaced_only_with_force(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,28 @@ def test_text_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "No problems." in out and "--out" in out
 
 
+def test_channels_that_are_not_good_are_no_absence_of_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = myo_file(tmp_path / "a.txt")
+    rows = [row.split(",") for row in path.read_text().split()]
+    for at in range(100, 400):
+        rows[at][2] = rows[at][4] = "-128"
+    path.write_text("\n".join(",".join(row) for row in rows))
+    _, out, _ = run(capsys, "inspect", path)
+    assert "clipping" in out and "No problems." not in out
+    assert "Everything could be read; not good: channels 3, 5." in out
+
+
+def test_a_remark_is_no_absence_of_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = myo_file(tmp_path / "a.txt")
+    lines = path.read_text().split()
+    path.write_text("\n".join(line for pair in zip(lines, lines, strict=True) for line in pair))
+    _, out, _ = run(capsys, "inspect", path)
+    assert "of the samples repeat the one before" in out and "No problems." not in out
+    assert "Everything could be read.\n" in out
+
+
 def test_json_is_one_object_with_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = myo_file(tmp_path / "a.txt")
     path.write_text(path.read_text() + "1,2,3\n" + LINE.format(label=0))
