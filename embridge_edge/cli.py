@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from embridge_edge import __version__
-from embridge_edge.errors import DONE, INTERRUPTED, WRONG_INPUT, EdgeError
+from embridge_edge.errors import DONE, INTERRUPTED, INTERRUPTED_SAYS, WRONG_INPUT, EdgeError
 
 VERBS: Mapping[str, str] = {
     "inspect": "Show what recordings hold and whether their signals are usable.",
@@ -19,6 +19,7 @@ VERBS: Mapping[str, str] = {
     "distill": "Distil a teacher into a student for a microcontroller.",
     "quantize": "Quantize a student to int8.",
     "export": "Write a checkpoint or a quantized model as TFLite and ONNX.",
+    "bridge": "Write an int8 .tflite as a C library, bit-exact with its reference.",
     "check": "Say how good a checkpoint or an artifact is.",
     "profile": "Measure an artifact's latency and memory on a target.",
     "deploy": "Do all of it for a target, with gates.",
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = error.format_message().rstrip(".")
         return _say(f"{message}{'' if message.endswith('?') else ';'} see {path} --help.", WRONG_INPUT)
     except (click.Abort, KeyboardInterrupt):
-        return _say("Interrupted; run the same command again to go on where it stopped.", INTERRUPTED)
+        return _say(INTERRUPTED_SAYS, INTERRUPTED)
     except SystemExit:
         # How click ends when whoever reads the output has gone, as `head` does: it puts a wrapper around stdout. Nothing is
         # wrong then; any other exit keeps its status.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError, one_line
-from embridge_edge.export.quiet import silenced
+from embridge_edge.quiet import silenced
 
 if TYPE_CHECKING:
     import torch

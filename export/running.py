@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError, one_line
-from embridge_edge.export.quiet import silenced
 from embridge_edge.export.reading import Values, dequantize_values, quantize_values
-from embridge_edge.firmware_bridge.graph import Graph, Tensor, activations, peak_activation_bytes, read_graph
+from embridge_edge.firmware_bridge.graph import Graph, Tensor, activations, read_graph
+from embridge_edge.firmware_bridge.interpreters import litert_interpreter, tflm_interpreter
+from embridge_edge.quiet import silenced
 
 Runtime = Literal["litert", "litert-ref", "tflm"]
 RUNTIMES: tuple[Runtime, ...] = ("litert", "litert-ref", "tflm")
-LARGEST_ARENA = 256 * 1024 * 1024
 
 
 def run_tflite(model: Path | bytes, inputs: Values, runtime: Runtime = "litert", *, raw: bool = False) -> Values:
@@ -88,7 +88,7 @@ def _invoker(content: bytes, graph: Graph, runtime: Runtime) -> Callable[[Values
         return _tflm_invoker(content, graph)
     if runtime not in RUNTIMES:
         raise EdgeError(f"Unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}.")
-    interpreter = _litert(content, reference=runtime == "litert-ref")
+    interpreter = litert_interpreter(content, reference=runtime == "litert-ref")
     given, taken = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def invoke(window: Values) -> Values:
@@ -99,52 +99,8 @@ def _invoker(content: bytes, graph: Graph, runtime: Runtime) -> Callable[[Values
     return invoke
 
 
-def _litert(content: bytes, *, reference: bool, preserve: bool = False) -> Any:
-    try:
-        with silenced():
-            from ai_edge_litert import interpreter as litert
-
-            resolver = litert.OpResolverType.BUILTIN_REF if reference else litert.OpResolverType.AUTO
-            interpreter = litert.Interpreter(
-                model_content=content,
-                num_threads=1,
-                experimental_op_resolver_type=resolver,
-                experimental_preserve_all_tensors=preserve,
-            )
-            interpreter.allocate_tensors()
-            return interpreter
-    except ImportError as error:
-        raise EdgeError(
-            f"Running TFLite needs ai-edge-litert ({error.name} is missing); install embridge-edge[tflite]."
-        ) from None
-    except (ValueError, RuntimeError) as error:
-        raise EdgeError(f"LiteRT cannot run the model ({one_line(error)}); check its ops.") from None
-
-
-def _tflm(content: bytes, graph: Graph) -> Any:
-    if graph.weights_at_offsets:
-        raise EdgeError("The model keeps weights behind the flatbuffer, which TFLM reads as nothing; repack it first.")
-    arena = max(1 << 20, 4 * peak_activation_bytes(graph) + (1 << 16))
-    while True:
-        try:
-            with silenced():
-                from tflite_micro import runtime as tflm
-
-                return tflm.Interpreter.from_bytes(content, arena_size=arena)
-        except ImportError as error:
-            raise EdgeError(
-                f"Running TFLM needs tflite-micro ({error.name} is missing); install embridge-edge[tflite]."
-            ) from None
-        except Exception as error:
-            arena *= 4
-            if arena > LARGEST_ARENA:
-                raise EdgeError(
-                    f"TFLM cannot load the model ({one_line(error)}); it may lack a kernel for one of its ops."
-                ) from None
-
-
 def _tflm_invoker(content: bytes, graph: Graph) -> Callable[[Values], Values]:
-    interpreter = _tflm(content, graph)
+    interpreter = tflm_interpreter(content, graph)
 
     def invoke(window: Values) -> Values:
         interpreter.set_input(window, 0)
@@ -163,7 +119,7 @@ def tflm_arena_bytes(model: Path | bytes) -> int:
         EdgeError: the model is damaged or TFLM cannot run it.
     """
     content, graph = _loaded(model)
-    interpreter = _tflm(content, graph)
+    interpreter = tflm_interpreter(content, graph)
     given = graph.tensors[graph.inputs[0]]
     with silenced() as printed:
         interpreter.set_input(np.zeros(given.shape, dtype=_numpy_type(given)), 0)
@@ -249,7 +205,7 @@ def layer_values(model: Path | bytes, inputs: Values) -> dict[str, Values]:
     content, graph = _loaded(model)
     given = graph.tensors[graph.inputs[0]]
     windows = _as_the_model_takes_them(given, inputs)
-    interpreter = _litert(content, reference=True, preserve=True)
+    interpreter = litert_interpreter(content, reference=True, preserve=True)
     tensors = [given, *activations(graph)]
     values: dict[str, list[Values]] = {tensor.name: [] for tensor in tensors}
     for index in range(len(windows)):

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.flatbuffer import repack_inline, with_readable_names
-from embridge_edge.export.quiet import silenced
 from embridge_edge.firmware_bridge.graph import Graph, float_ops, op_counts, read_graph
+from embridge_edge.quiet import silenced
 
 if TYPE_CHECKING:
     import torch

@@ -54,6 +54,7 @@ class Tensor:
         axis: the axis that several scales run along.
         data: the constant's bytes, or None for an activation.
         variable: whether it keeps its value between inferences.
+        dynamic: axes that the file leaves free; a free first axis is a batch of one.
     """
 
     index: int
@@ -65,6 +66,7 @@ class Tensor:
     axis: int = 0
     data: bytes | None = dataclasses.field(default=None, repr=False)
     variable: bool = False
+    dynamic: tuple[int, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -113,6 +115,7 @@ class Op:
         options: the fields of the op's option table by TFLite's names (`strideW`, `fusedActivationFunction` …).
         macs: multiply-accumulates.
         version: version of the operator.
+        intermediates: tensors that only name scales of values inside the op (LSTM).
     """
 
     index: int
@@ -122,6 +125,7 @@ class Op:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     macs: int = 0
     version: int = 1
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +320,10 @@ class _Reader:
         type_name = type_name.lower()
         data = self._data(tensor, index, shape, type_name)
         scales, zero_points, axis = self._quantization(tensor.Quantization(), shape, index)
-        return Tensor(index, name, shape, type_name, scales, zero_points, axis, data, bool(tensor.IsVariable()))
+        free = self._numbers(tensor.ShapeSignatureAsNumpy())
+        dynamic = tuple(at for at, length in enumerate(free) if length < 0 and at > 0)
+        variable = bool(tensor.IsVariable())
+        return Tensor(index, name, shape, type_name, scales, zero_points, axis, data, variable, dynamic)
 
     def _data(self, tensor: Any, index: int, shape: tuple[int, ...], type_name: str) -> bytes | None:
         number = tensor.Buffer()
@@ -368,7 +375,8 @@ class _Reader:
             op_macs = count(self.tensors, inputs, outputs) if count else 0
         except IndexError:
             raise _DamagedError(f"op {index} ({name}) lacks inputs, or their axes") from None
-        return Op(index, name, inputs, outputs, self._options(op), op_macs, version)
+        intermediates = self._indices(op.IntermediatesAsNumpy(), optional=False)
+        return Op(index, name, inputs, outputs, self._options(op), op_macs, version, intermediates)
 
     def _options(self, op: Any) -> dict[str, Any]:
         options = self.schema.BuiltinOptionsCreator(op.BuiltinOptionsType(), op.BuiltinOptions())

@@ -107,7 +107,7 @@ def test_wheel_holds_every_file_of_every_package(wheel: Path) -> None:
 def test_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
-        assert b"embridge_edge.cli:main" in archive.read(inside["entry_points.txt"])
+        assert b"embridge_edge.__main__:main" in archive.read(inside["entry_points.txt"])
         assert b"Apache License" in archive.read(inside["licenses/LICENSE"])
 
 
@@ -148,6 +148,20 @@ def test_arrows_point_down_only() -> None:
         if layer(name) > layer(here):
             upwards.append(f"{path}:{line} {name}")
     assert upwards == []
+
+
+BESIDE = {("export", "firmware_bridge"), ("firmware_bridge", "hardware")}
+"""Who may use whom within the layer of what leaves the workstation."""
+
+
+def test_arrows_between_the_folders_that_leave_the_workstation_point_one_way() -> None:
+    folders = {name.partition(".")[2] for name in folders_of_packages() if "." in name}
+    wrong = []
+    for path, line, name in imports():
+        here, there = (package_of(path.parent) or "").split(".")[1:2], name.split(".")[1:2]
+        if here and there and here != there and {*here, *there} <= folders and (*here, *there) not in BESIDE:
+            wrong.append(f"{path}:{line} {name}")
+    assert wrong == []
 
 
 def test_no_file_names_a_folder_of_somebodys_machine() -> None:

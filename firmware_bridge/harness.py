@@ -1,0 +1,163 @@
+"""The generated library on this machine, with every tensor visible after the call that wrote it."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.firmware_bridge.emit import library
+from embridge_edge.firmware_bridge.graph import NUMPY_TYPES
+from embridge_edge.firmware_bridge.host_build import compile_shared, load_shared, write_files
+from embridge_edge.firmware_bridge.program import Program
+
+Values = npt.NDArray[Any]
+
+
+def traced_tensors(program: Program) -> dict[int, tuple[int, ...]]:
+    """For each step the tensors that are whole after it: its outputs."""
+    return {at: step.outputs for at, step in enumerate(program.steps)}
+
+
+def trace_cases(program: Program, copy: str) -> str:
+    """The body of a `switch (step)` that does something with each output.
+
+    Args:
+        copy: a C statement with the places {at}, {offset} and {size}: position in the trace, in the memory, and length.
+    """
+    cases, at = [], 0
+    for step, tensors in traced_tensors(program).items():
+        lines = [f"    case {step}:"]
+        for index in tensors:
+            size = program.tensor(index).size_bytes
+            lines.append("        " + copy.format(at=at, offset=program.offsets[index], size=size))
+            at += size
+        cases.append("\n".join([*lines, "        break;"]))
+    return "\n".join(cases)
+
+
+def trace_bytes(program: Program) -> int:
+    """Bytes of all outputs of all steps."""
+    return sum(program.tensor(index).size_bytes for tensors in traced_tensors(program).values() for index in tensors)
+
+
+def split_trace(program: Program, raw: bytes) -> dict[int, Values]:
+    """The trace of one inference as arrays, aliases included."""
+    found: dict[int, Values] = {}
+    at = 0
+    for tensors in traced_tensors(program).values():
+        for index in tensors:
+            tensor = program.tensor(index)
+            part = raw[at : at + tensor.size_bytes]
+            found[index] = np.frombuffer(part, NUMPY_TYPES[tensor.type]).reshape(tensor.shape)
+            at += tensor.size_bytes
+    for alias, source in program.aliases.items():
+        if source in found:
+            found[alias] = found[source].reshape(program.tensor(alias).shape)
+    return found
+
+
+def copy_inputs(program: Program, context: str) -> str:
+    """C statements that copy `inputs`, one input after the other, into a context."""
+    return "\n".join(
+        f"    memcpy((uint8_t *){context}.memory + {program.offsets[index]}, inputs + {start}, {size});"
+        for index, start, size in input_layout(program)
+    )
+
+
+def packed_inputs(program: Program, inputs: Sequence[Values]) -> bytes:
+    """The inputs of one inference as `copy_inputs` takes them."""
+    return b"".join(
+        np.ascontiguousarray(values, NUMPY_TYPES[program.tensor(index).type]).tobytes()
+        for index, values in zip(program.graph.inputs, inputs, strict=True)
+    )
+
+
+def trace_source(program: Program) -> str:
+    """C that copies each step's outputs into one buffer, one after the other, and lets Python run the model."""
+    name = program.name
+    cases = trace_cases(program, "memcpy(harness_trace + {at}, (const uint8_t *)memory + {offset}, {size});")
+    return f"""#include <string.h>
+
+#include "{name}.h"
+
+void emb_trace(const void *memory, unsigned step);
+void harness_reset(void);
+void harness_run(const uint8_t *inputs);
+
+static {name}_t harness_model;
+uint8_t harness_trace[{max(trace_bytes(program), 1)}];
+
+void emb_trace(const void *memory, unsigned step)
+{{
+    switch (step) {{
+{cases}
+    default:
+        break;
+    }}
+}}
+
+void harness_reset(void)
+{{
+    memset(&harness_model, 0xa5, sizeof harness_model); /* nothing may depend on what was in memory */
+    {name}_init(&harness_model);
+}}
+
+void harness_run(const uint8_t *inputs)
+{{
+{copy_inputs(program, "harness_model")}
+    {name}_invoke(&harness_model);
+}}
+"""
+
+
+def input_layout(program: Program) -> list[tuple[int, int, int]]:
+    """Tensor, first byte and size of each input in what `harness_run` takes."""
+    found, start = [], 0
+    for index in program.graph.inputs:
+        size = program.tensor(index).size_bytes
+        found.append((index, start, size))
+        start += size
+    return found
+
+
+class HostLibrary:
+    """A program compiled for this machine.
+
+    Args:
+        program: what to compile.
+        flags: options of the compiler.
+    """
+
+    def __init__(self, program: Program, flags: Sequence[str] = ("-O2",)) -> None:
+        self._program = program
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            write_files(library(program, bytes(32)), folder)
+            (folder / "harness.c").write_text(trace_source(program), "utf-8")
+            sources = [*sorted((folder / "src").glob("*.c")), folder / "harness.c"]
+            built = compile_shared(
+                sources, folder / "model.so",
+                includes=(folder / "include", folder / "src"), defines=("EMB_TRACE",), flags=flags,
+            )  # fmt: skip
+            self._loaded = load_shared(built)
+        self._trace = (ctypes.c_uint8 * max(trace_bytes(program), 1)).in_dll(self._loaded, "harness_trace")
+        self.reset()
+
+    def reset(self) -> None:
+        """Fill the context with rubbish and initialise it."""
+        self._loaded.harness_reset()
+
+    def run(self, inputs: Sequence[Values]) -> dict[int, Values]:
+        """One inference; every tensor that a step writes, as it was after that step.
+
+        Args:
+            inputs: one array for each of the graph's inputs, of its shape and type.
+        """
+        self._loaded.harness_run(packed_inputs(self._program, inputs))
+        return split_trace(self._program, bytes(self._trace))

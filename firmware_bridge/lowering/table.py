@@ -1,0 +1,82 @@
+"""Which function lowers which op."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+
+from embridge_edge.firmware_bridge.lowering import (
+    elementwise,
+    lstm,
+    matmul,
+    movement,
+    pooling,
+    quantize,
+    reduction,
+    shape,
+    sixteen,
+    softmax,
+    transpose_conv,
+    unary,
+)
+from embridge_edge.firmware_bridge.lowering.site import Site, refuse
+from embridge_edge.firmware_bridge.program import Alias, Step
+
+Lowered = Step | Alias | tuple[Step, ...]
+"""One call, none, or several in a row: one per input of CONCATENATION, one per output of SPLIT."""
+
+Lowering = Callable[[Site], Lowered]
+
+LOWERINGS: Mapping[str, Lowering] = {
+    "EXPAND_DIMS": shape.reshape,
+    "RESHAPE": shape.reshape,
+    "SQUEEZE": shape.reshape,
+    **lstm.LOWERINGS,
+    **matmul.LOWERINGS,
+    **movement.LOWERINGS,
+    **sixteen.LOWERINGS,
+    **transpose_conv.LOWERINGS,
+    **elementwise.LOWERINGS,
+    **pooling.LOWERINGS,
+    **quantize.LOWERINGS,
+    **reduction.LOWERINGS,
+    **softmax.LOWERINGS,
+    **unary.LOWERINGS,
+}
+
+INSTEAD: Mapping[str, str] = {
+    "ARG_MAX": "take the largest output in the application",
+    "CALL_ONCE": "export a graph without variables",
+    "CAST": "quantize the whole graph to int8",
+    "DIV": "multiply by the reciprocal of a constant",
+    "EMBEDDING_LOOKUP": "use GATHER with constant indices",
+    "GATHER_ND": "use GATHER or STRIDED_SLICE",
+    "IF": "export a graph without control flow",
+    "L2_NORMALIZATION": "normalise after the graph",
+    "LOG_SOFTMAX": "use SOFTMAX, or take the logarithm in the application",
+    "POW": "use MUL for a square, RSQRT or SQRT for a root",
+    "RESIZE_BILINEAR": "use TRANSPOSE_CONV",
+    "RESIZE_NEAREST_NEIGHBOR": "use TILE or TRANSPOSE_CONV",
+    "SELECT_V2": "multiply by a mask",
+    "WHILE": "unroll the loop before exporting; for a recurrent layer use UNIDIRECTIONAL_SEQUENCE_LSTM or convolutions",
+}
+"""What to use in the place of ops that people ask for."""
+
+
+def lower_op(site: Site) -> Lowered:
+    """What an op becomes.
+
+    Raises:
+        EdgeError: the op, one of its types or shapes is not supported; the message names the layer and what to use in its place.
+    """
+    lowering = LOWERINGS.get(site.op.name)
+    if lowering is None:
+        refuse(site, "no kernel for this op", INSTEAD.get(site.op.name, _instead(site.op.name)))
+    return lowering(site)
+
+
+def _instead(name: str) -> str:
+    if name.startswith("CUSTOM:"):
+        return "convert the model without custom ops, with TFLite's builtin ones alone"
+    near = difflib.get_close_matches(name, LOWERINGS, n=2)
+    return f"use {' or '.join(near)}" if near else "use ops of the list in docs/firmware.md"

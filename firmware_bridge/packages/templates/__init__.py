@@ -1,0 +1,1 @@
+"""Texts of the packages' files. `@word@` stands for what `rendering.filled` is given."""
