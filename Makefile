@@ -106,15 +106,15 @@ compiler:
 # skip, which only test-all forbids. Debian packs newlib, whose headers the compiler needs, apart.
 arm:
 	@have_all() {
-	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck; do
+	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck cmake ninja g++; do
 	    "$$tool" --version >/dev/null 2>&1 || return 1
 	  done
 	  [ -e "$$(arm-none-eabi-gcc -print-file-name=libc.a)" ]
 	}
 	have_all && exit 0
-	install="apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm cppcheck"
+	install="apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm cppcheck cmake ninja-build g++"
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-	  echo "make: installing the compiler and the emulator for Cortex-M" >&2
+	  echo "make: installing compiler, emulator and build tools for Cortex-M" >&2
 	  export DEBIAN_FRONTEND=noninteractive
 	  { $$install -qq || { apt-get update -qq && $$install -qq; }; } >/dev/null 2>&1 || true
 	  have_all && exit 0

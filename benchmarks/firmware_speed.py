@@ -134,12 +134,12 @@ def print_table(
             against_last,
             f"{found.code_bytes:,}",
             f"{found.code_bytes / base.code_bytes[level]:.3f}",
-            f"{found.const_bytes:,}",
-            f"{found.const_bytes / necessary_constants(program):.3f}",
-            f"{found.ram_bytes:,}",
+            f"{found.bytes_in('.rodata'):,}",
+            f"{found.bytes_in('.rodata') / necessary_constants(program):.3f}",
+            f"{program.arena_bytes + program.state_bytes:,}",
             f"{program.live_bytes:,}",
-            f"{found.ram_bytes - program.live_bytes:,}",
-            str(found.stack_bytes),
+            f"{program.arena_bytes + program.state_bytes - program.live_bytes:,}",
+            str(found.stack_painted_bytes),
             f"{found.first_instructions - found.instructions:+d}",
         ]
         print(f"| {' | '.join(cells)} |")

@@ -173,7 +173,13 @@ def _members(entries: list[Entry]) -> list[str]:
 
 def _structure(program: Program, entries: list[Entry], plan: int) -> str:
     guard = f"{program.name.upper()}_SECTION_H"
-    headers = sorted(name for name in kernel_files(program) if name.endswith(".h") and name != "emb_pairs.h")
+    kinds = {step.structure for step in program.steps if step.structure}
+    headers = ["emb_core.h", "emb_section.h"]
+    headers += [
+        name
+        for name, text in kernel_files(program).items()
+        if name.endswith(".h") and kinds.intersection(re.findall(r"^\} (\w+);", text, re.MULTILINE))
+    ]
     includes = "\n".join(f'#include "{name}"' for name in headers)
     members = "\n".join(_members(entries))
     return f"""/* Parameters and tables of the model: read-only, one object, so that it can be placed and replaced as a whole. */

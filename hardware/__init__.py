@@ -1,7 +1,5 @@
-"""What a model runs on: targets as values (`targets/*.toml`), the host as a target, and how latency is measured on it.
-
-Boards (serial, emulated, phone) and power meters will stand here as well.
-"""
+"""What a model runs on: targets as values (`targets/*.toml`), the host as a target and how latency is measured on it, and boards,
+of which the emulated ones are in `boards/`."""
 
 from embridge_edge.hardware.host import HostFacts, Latency, host_facts, measure_latency
 from embridge_edge.hardware.target import (

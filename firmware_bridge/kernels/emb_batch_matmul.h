@@ -28,7 +28,7 @@ typedef struct {
     int16_t left_zero, right_zero, out_zero;
 } emb_matmul_t;
 
-/* Scratch: four bytes for each column. */
+/* Scratch: four bytes for each row, then `depth` bytes; aligned to four. Fastest where left_depth is 1. */
 void emb_batch_matmul_s8(const emb_matmul_t *p, const int8_t *left, const int8_t *right, int8_t *out, void *scratch);
 /* 16 bits: all zero points are 0, sums have 64 bits, the multiplier has 15 and one rounding shift by −shift. */
 void emb_batch_matmul_s16(const emb_matmul_t *p, const int16_t *left, const int16_t *right, int16_t *out);

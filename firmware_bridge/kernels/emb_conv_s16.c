@@ -1,12 +1,5 @@
+#include "emb_dot.h"
 #include "emb_wide.h"
-
-static int64_t product(const int16_t *x, const int8_t *weights, size_t count, int64_t sum)
-{
-    for (size_t k = 0; k < count; ++k) {
-        sum += (int32_t)x[k] * weights[k];
-    }
-    return sum;
-}
 
 /* Sum of one output channel over the part of its kernel that lies inside the input. */
 static int64_t position(const emb_conv16_t *p, const int16_t *in, const int8_t *weights, int top, int left, int64_t sum)
@@ -17,7 +10,7 @@ static int64_t position(const emb_conv16_t *p, const int16_t *in, const int8_t *
         for (int kx = 0; kx < p->kernel_w; ++kx, weights += depth) {
             const int x = left + kx * p->dilation_w;
             if (y >= 0 && y < p->in_h && x >= 0 && x < p->in_w) {
-                sum = product(in + ((size_t)y * p->in_w + (size_t)x) * p->in_c, weights, depth, sum);
+                sum = emb_dot_s16(in + ((size_t)y * p->in_w + (size_t)x) * p->in_c, weights, depth, sum);
             }
         }
     }

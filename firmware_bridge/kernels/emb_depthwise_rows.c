@@ -34,23 +34,23 @@ static void requantize_four(const emb_requant_t *to, size_t o, four_t sums, int8
     }
 }
 
-/* Taps that are neighbours in the kernel, for four channels. */
-static four_t add_four(four_t sums, const int8_t *x, size_t x_step, const int8_t *weights, size_t weights_step,
-                       int taps)
+/* Adds taps that are neighbours in the kernel, for four channels. */
+static void add_four(four_t *sums, const int8_t *x, size_t x_step, const int8_t *weights, size_t weights_step, int taps)
 {
+    four_t sum = *sums;
     for (; taps > 0; --taps) {
 #ifdef EMB_MVE
-        sums = vaddq_s32(sums, vmulq_s32(vldrbq_s32(x), vldrbq_s32(weights)));
+        sum = vaddq_s32(sum, vmulq_s32(vldrbq_s32(x), vldrbq_s32(weights)));
 #else
-        sums.of[0] += x[0] * weights[0];
-        sums.of[1] += x[1] * weights[1];
-        sums.of[2] += x[2] * weights[2];
-        sums.of[3] += x[3] * weights[3];
+        sum.of[0] += x[0] * weights[0];
+        sum.of[1] += x[1] * weights[1];
+        sum.of[2] += x[2] * weights[2];
+        sum.of[3] += x[3] * weights[3];
 #endif
         x += x_step;
         weights += weights_step;
     }
-    return sums;
+    *sums = sum;
 }
 
 /* The kernel at one position: which of its columns lie in the input. */
@@ -80,11 +80,15 @@ static void four_channels(const position_t *at, size_t o, int8_t *out)
         const int8_t *row = row_of(at, ky);
         const int begin = row == NULL ? p->kernel_w : at->begin;
         const int end = row == NULL ? p->kernel_w : at->end;
-        sums = add_four(sums, outside, 0, weights, in_c, begin);
-        if (row != NULL) {
-            sums = add_four(sums, row + o, pixel, weights + (size_t)begin * in_c, in_c, end - begin);
+        if (begin > 0) {
+            add_four(&sums, outside, 0, weights, in_c, begin);
         }
-        sums = add_four(sums, outside, 0, weights + (size_t)end * in_c, in_c, p->kernel_w - end);
+        if (end > begin) {
+            add_four(&sums, row + o, pixel, weights + (size_t)begin * in_c, in_c, end - begin);
+        }
+        if (end < p->kernel_w) {
+            add_four(&sums, outside, 0, weights + (size_t)end * in_c, in_c, p->kernel_w - end);
+        }
         weights += p->kernel_w * in_c;
     }
     requantize_four(&p->out, o, sums, out + o);

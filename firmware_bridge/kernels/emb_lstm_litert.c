@@ -1,3 +1,4 @@
+#include "emb_dot.h"
 #include "emb_lstm.h"
 
 /* gemmlowp's fixed-point functions on 16 bits: a number of k integer bits is raw × 2^(k − 15). */
@@ -73,21 +74,13 @@ static int16_t hyperbolic_tangent(int16_t x, int bits)
     return (int16_t)(x == 0 ? 0 : x > 0 ? magnitude : -magnitude);
 }
 
-static int32_t sum_of(const int8_t *weights, const int8_t *values, size_t count, int32_t sum)
-{
-    for (size_t k = 0; k < count; ++k) {
-        sum += weights[k] * values[k];
-    }
-    return sum;
-}
-
 /* A gate's sum; the recurrent side is added before it saturates. */
 static int16_t gate(const emb_lstm_t *p, const emb_lstm_gate_t *g, const int8_t *in, const int8_t *hidden, size_t i)
 {
     const size_t inputs = p->each.inputs;
     const size_t count = p->each.cells;
-    const int32_t x = sum_of(g->input_weights + i * inputs, in, inputs, g->input_bias[i]);
-    const int32_t h = sum_of(g->recurrent_weights + i * count, hidden, count, g->recurrent_bias[i]);
+    const int32_t x = emb_dot_s8(g->input_weights + i * inputs, in, inputs, g->input_bias[i]);
+    const int32_t h = emb_dot_s8(g->recurrent_weights + i * count, hidden, count, g->recurrent_bias[i]);
     const int16_t scaled_x = emb_saturate16(emb_scale_twice(x, g->input_multiplier, g->input_shift));
     return emb_saturate16(emb_scale_twice(h, g->recurrent_multiplier, g->recurrent_shift) + scaled_x);
 }

@@ -1,12 +1,5 @@
+#include "emb_dot.h"
 #include "emb_lstm_tflm_cells.h"
-
-static int32_t sum_of(const int8_t *weights, const int8_t *values, size_t count, int32_t sum)
-{
-    for (size_t k = 0; k < count; ++k) {
-        sum += weights[k] * values[k];
-    }
-    return sum;
-}
 
 /* A gate's sums: both sides saturate by themselves, then their sum does. */
 static void gate(const emb_lstm_t *p, const emb_lstm_gate_t *g, const int8_t *in, const int8_t *hidden, int16_t *sums)
@@ -14,8 +7,8 @@ static void gate(const emb_lstm_t *p, const emb_lstm_gate_t *g, const int8_t *in
     const size_t inputs = p->each.inputs;
     const size_t count = p->each.cells;
     for (size_t i = 0; i < count; ++i) {
-        const int32_t x = sum_of(g->input_weights + i * inputs, in, inputs, g->input_bias[i]);
-        const int32_t h = sum_of(g->recurrent_weights + i * count, hidden, count, g->recurrent_bias[i]);
+        const int32_t x = emb_dot_s8(g->input_weights + i * inputs, in, inputs, g->input_bias[i]);
+        const int32_t h = emb_dot_s8(g->recurrent_weights + i * count, hidden, count, g->recurrent_bias[i]);
         const int16_t scaled_x = emb_saturate16(emb_scale_twice(x, g->input_multiplier, g->input_shift));
         const int16_t scaled_h = emb_saturate16(emb_scale_twice(h, g->recurrent_multiplier, g->recurrent_shift));
         sums[i] = emb_saturate16(scaled_x + scaled_h);

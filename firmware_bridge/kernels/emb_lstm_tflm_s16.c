@@ -1,13 +1,12 @@
+#include "emb_dot.h"
 #include "emb_lstm_tflm_cells.h"
 
 /* Weights times values, scaled to steps of a gate's sum, saturated. */
 static int16_t side(const int8_t *weights, const int16_t *values, size_t count, int64_t sum, int32_t multiplier,
                     int right)
 {
-    for (size_t k = 0; k < count; ++k) {
-        sum += (int32_t)values[k] * weights[k];
-    }
-    const int64_t scaled = (sum * multiplier + ((int64_t)1 << (right - 1))) >> right;
+    const int64_t products = emb_dot_s16(values, weights, count, sum);
+    const int64_t scaled = (products * multiplier + ((int64_t)1 << (right - 1))) >> right;
     return (int16_t)(scaled < INT16_MIN ? INT16_MIN : scaled > INT16_MAX ? INT16_MAX : scaled);
 }
 

@@ -16,9 +16,9 @@ typedef struct {
 } emb_transposed_t;
 
 typedef struct {
-    emb_requant_t out; /* the bias as in the model: how many weights an output sees depends on where it lies */
+    emb_requant_t out; /* the bias as in the model: which weights an output sees depends on where it lies */
     emb_transposed_t at;
-    int16_t in_zero;
+    const int32_t *zero_terms; /* −zero point × Σ weights of each place of the kernel, [out_c][kernel_h][kernel_w] */
 } emb_transpose_conv_t;
 
 void emb_transpose_conv_s8(const emb_transpose_conv_t *p, const int8_t *in, int8_t *out);

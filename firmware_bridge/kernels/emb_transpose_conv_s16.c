@@ -1,3 +1,4 @@
+#include "emb_dot.h"
 #include "emb_transpose_conv.h"
 
 static int64_t position(const emb_transposed_t *at, const int16_t *in, const int8_t *weights, int y, int x, int64_t sum)
@@ -8,9 +9,7 @@ static int64_t position(const emb_transposed_t *at, const int16_t *in, const int
             const int column = row < 0 ? -1 : emb_transposed_source(x, kx, at->stride_w, at->pad_left, at->in_w);
             if (column >= 0) {
                 const int16_t *pixel = in + ((size_t)row * at->in_w + (size_t)column) * at->in_c;
-                for (size_t c = 0; c < at->in_c; ++c) {
-                    sum += (int32_t)pixel[c] * weights[c];
-                }
+                sum = emb_dot_s16(pixel, weights, at->in_c, sum);
             }
         }
     }

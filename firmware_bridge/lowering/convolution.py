@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from embridge_edge.firmware_bridge import packing
 from embridge_edge.firmware_bridge.graph import Tensor
+from embridge_edge.firmware_bridge.lowering import workspace
 from embridge_edge.firmware_bridge.lowering.site import Site, refuse, requantization
 from embridge_edge.firmware_bridge.program import Constant, Step, int_array
 from embridge_edge.firmware_bridge.requantization import convolution_factor, product_factor
@@ -37,9 +38,9 @@ def conv_2d(site: Site) -> Step:
         return pointwise(site, out, rows, batches * in_h * in_w, in_c, out_c, comment)
     paired = groups == 1 and _goes_in_pairs(site, rows, out)
     taps = rows.shape[1]
-    scratch = 7 * _up_to(taps, 4) if paired else taps
+    scratch = 7 * workspace.up_to(taps, 4) if paired else taps
     if site.layout == "vectors":
-        scratch = 4 * _up_to(taps, 16) + min(16, output.shape[1] * output.shape[2]) * taps
+        scratch = workspace.convolution(taps, output.shape[1] * output.shape[2])
     return Step(
         op=site.op.index,
         layer=site.layer,
@@ -105,7 +106,12 @@ def depthwise_conv_2d(site: Site) -> Step:
     by_planes = site.layout == "pairs" and window["dilation_w"] == 1 and _is_fast(rows, out)
     plane_h = (shape["out_h"] - 1) * window["stride_h"] + (shape["kernel_h"] - 1) * window["dilation_h"] + 1
     plane_w = (shape["out_w"] - 1) * window["stride_w"] + shape["kernel_w"]
-    scratch = _up_to(plane_h * plane_w + 8, 4) if by_planes else in_c
+    if by_planes:
+        scratch = workspace.up_to(plane_h * plane_w + 8, 4)
+    elif site.layout == "vectors":
+        scratch = workspace.depthwise({**shape, **window, "in_c": in_c, "depth": depth})
+    else:
+        scratch = in_c
     return Step(
         op=site.op.index,
         layer=site.layer,
@@ -239,10 +245,9 @@ def pointwise(
     paired = _goes_in_pairs(site, rows, out)
     in_place = out_c <= in_c
     if paired:
-        scratch = (6 if count > 2 and not out["once"] else 2) * _up_to(in_c, 4)
+        scratch = (6 if count > 2 and not out["once"] else 2) * workspace.up_to(in_c, 4)
     elif site.layout == "vectors":
-        beside = 4 * _up_to(in_c, 16) if count >= 6 and out_c >= 4 else 0
-        scratch = beside + (min(count, 16) * in_c if in_place else 0)
+        scratch = workspace.pointwise(count, in_c, out_c, in_place=in_place, once=bool(out["once"]))
     else:
         scratch = in_c if in_place else 0
     return Step(
@@ -349,6 +354,3 @@ def shapes(given: Tensor, output: Tensor, kernel: str, window: Mapping[str, int]
     stride = f", stride {window['stride_h']}×{window['stride_w']}"
     return f"{list(given.shape)} → {list(output.shape)}, kernel {kernel}{stride}"
 
-
-def _up_to(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

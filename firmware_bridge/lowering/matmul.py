@@ -50,13 +50,18 @@ def batch_matmul(site: Site) -> Step:
     fast = _as_rows(site, sides, output, factor) if kind == "int8" else None
     if fast is not None:
         return fast
-    if (
-        left.is_constant
-    ):  # The constant stands on the right: the product of the transposed operands is the output transposed.
+    if left.is_constant or _is_faster_transposed(sides):
+        # A constant stands on the right. The product of the transposed operands is the output transposed.
         sides = (sides[1], sides[0])
         axes = len(target.lengths)
         target = target.order((*range(axes - 2), axes - 1, axes - 2))
     return _step(site, sides, target, factor, kind)
+
+
+def _is_faster_transposed(sides: tuple[_Operand, _Operand]) -> bool:
+    """Whether only the right side's values lie together along the axis that is summed over, as the left side's should."""
+    left, right = sides
+    return left.view.steps[-1] != 1 and right.view.steps[-1] == 1 and not right.tensor.is_constant
 
 
 def _sides(site: Site, left: Tensor, right: Tensor, output: Tensor) -> tuple[_Operand, _Operand]:
@@ -154,7 +159,7 @@ def _step(site: Site, sides: tuple[_Operand, _Operand], target: View, factor: fl
         inputs=(left.tensor.index,) if stored else (left.tensor.index, right.tensor.index),
         outputs=(site.output().index,),
         comment=f"{list(site.input(0).shape)} × {list(site.input(1).shape)}",
-        scratch_bytes=0 if kind == "int16" else 4 * target.lengths[-1],
+        scratch_bytes=0 if kind == "int16" else 4 * target.lengths[-2] + depth,
         macs=site.op.macs,
     )
 

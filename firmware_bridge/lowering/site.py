@@ -20,6 +20,9 @@ LONGEST_REASON = 200
 
 RANGES: dict[str, tuple[int, int]] = {"int8": (-128, 127), "int16": (-32768, 32767), "int32": (-(2**31), 2**31 - 1)}
 
+LEAST_SCALE, LARGEST_SCALE = 2.0**-40, 2.0**40
+"""Of activations: products and quotients of three such scales are normal float32 numbers."""
+
 ACTIVATIONS = {0: "NONE", 1: "RELU", 2: "RELU_N1_TO_1", 3: "RELU6", 4: "TANH", 5: "SIGN_BIT"}
 
 
@@ -88,7 +91,8 @@ class Site:
             how = "has no scale" if not tensor.scales else "is quantized per channel"
             refuse(self, f"its {what} {how}", "quantize activations with one scale for the tensor")
         scale, zero = tensor.scales[0], tensor.zero_points[0]
-        self.check_scale(scale, what)
+        if not LEAST_SCALE <= scale <= LARGEST_SCALE:
+            refuse(self, f"its {what} has the scale {scale:g}", "quantize the model again")
         self.check_zero(zero, tensor.type, what)
         return scale, zero
 

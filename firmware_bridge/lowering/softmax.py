@@ -8,7 +8,7 @@ import numpy as np
 
 from embridge_edge.firmware_bridge.lowering import fixed_point
 from embridge_edge.firmware_bridge.lowering.c_math import c_function, interpolation_points
-from embridge_edge.firmware_bridge.lowering.site import Site, refuse, table
+from embridge_edge.firmware_bridge.lowering.site import LARGEST_SCALE, LEAST_SCALE, Site, refuse, table
 from embridge_edge.firmware_bridge.program import Constant, Step
 from embridge_edge.firmware_bridge.requantization import multiplier_of
 
@@ -29,8 +29,8 @@ def softmax(site: Site) -> Step:
     if given.shape != output.shape or not given.shape or given.elements == 0:
         refuse(site, f"its output {output.shape} should be {given.shape}", "export the model again")
     beta = np.float32(site.option("beta", 0.0))
-    if not (np.isfinite(beta) and beta > 0):
-        refuse(site, f"its beta is {beta}", "use a positive one")
+    if not LEAST_SCALE <= beta <= LARGEST_SCALE:
+        refuse(site, f"its beta is {beta}", "use one near 1")
     if given.type == "int16":
         return _softmax_16(site, scale, beta)
     _check_output(site, {"int8": -128, "int16": -32768})

@@ -46,18 +46,25 @@ LOWERINGS: Mapping[str, Lowering] = {
 
 INSTEAD: Mapping[str, str] = {
     "ARG_MAX": "take the largest output in the application",
+    "BATCH_TO_SPACE_ND": "export dilated convolutions with their own dilation",
     "CALL_ONCE": "export a graph without variables",
     "CAST": "quantize the whole graph to int8",
+    "COS": "compute it before the graph",
     "DIV": "multiply by the reciprocal of a constant",
     "EMBEDDING_LOOKUP": "use GATHER with constant indices",
     "GATHER_ND": "use GATHER or STRIDED_SLICE",
     "IF": "export a graph without control flow",
     "L2_NORMALIZATION": "normalise after the graph",
     "LOG_SOFTMAX": "use SOFTMAX, or take the logarithm in the application",
-    "POW": "use MUL for a square, RSQRT or SQRT for a root",
+    "POW": "use MUL for a square, RSQRT for a root",
+    "REDUCE_PROD": "multiply in the graph (MUL)",
     "RESIZE_BILINEAR": "use TRANSPOSE_CONV",
     "RESIZE_NEAREST_NEIGHBOR": "use TILE or TRANSPOSE_CONV",
     "SELECT_V2": "multiply by a mask",
+    "SIN": "compute it before the graph",
+    "SPACE_TO_BATCH_ND": "export dilated convolutions with their own dilation",
+    "SQRT": "multiply by RSQRT, which int8 has",
+    "SQUARE": "multiply the tensor by itself (MUL)",
     "WHILE": "unroll the loop before exporting; for a recurrent layer use UNIDIRECTIONAL_SEQUENCE_LSTM or convolutions",
 }
 """What to use in the place of ops that people ask for."""

@@ -62,7 +62,8 @@ def transpose_conv(site: Site) -> Step:
         for scale in scales:
             site.check_scale(float(scale), "weights")
         factors = [convolution_factor(given.scales[0], float(scale), output.scales[0]) for scale in scales]
-        parameters = {"out": requantization(site, output, starts, factors), "at": at, "in_zero": given.zero_points[0]}
+        terms = int_array(-given.zero_points[0] * weights.astype(np.int64).sum(axis=3), np.int32, "bias")
+        parameters = {"out": requantization(site, output, starts, factors), "at": at, "zero_terms": terms}
     return Step(
         op=site.op.index,
         layer=site.layer,

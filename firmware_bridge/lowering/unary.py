@@ -19,7 +19,7 @@ from embridge_edge.firmware_bridge.lowering.c_math import (
     interpolation_points,
     round_half_away,
 )
-from embridge_edge.firmware_bridge.lowering.site import RANGES, Site, refuse, table
+from embridge_edge.firmware_bridge.lowering.site import LARGEST_SCALE, RANGES, Site, refuse, table
 from embridge_edge.firmware_bridge.program import Step
 from embridge_edge.firmware_bridge.requantization import multiplier_of
 
@@ -55,7 +55,7 @@ def leaky_relu(site: Site) -> Step:
     """LEAKY_RELU: a factor for what is positive, another for what is negative."""
     given, output = _operands(site, ("int8", "int16"))
     alpha = np.float32(site.option("alpha", 0.0))
-    if not np.isfinite(alpha):
+    if not abs(alpha) <= LARGEST_SCALE:
         refuse(site, f"its slope is {alpha}", "export the model again")
     positive = _ratio(site, given.scales[0], output.scales[0])
     if site.profile == "litert-ref":
@@ -211,9 +211,8 @@ def exponential(site: Site) -> Step:
 def logarithm(site: Site) -> Step:
     """LOG; what is not positive gives the smallest output."""
     _only(site, "litert-ref")
-    output = site.output()
-    least = np.float32(RANGES.get(output.type, (0, 0))[0] - (output.zero_points or (0,))[0])
-    smallest = least * np.float32((output.scales or (0.0,))[0])
+    _, output = _operands(site, ("int8", "int16"))
+    smallest = np.float32(RANGES[output.type][0] - output.zero_points[0]) * np.float32(output.scales[0])
     of = c_function("logf")
     one = np.float32(1)
     return _float_table(site, lambda x: np.where(x > 0, of(np.where(x > 0, x, one)), smallest), ("int8", "int16"))

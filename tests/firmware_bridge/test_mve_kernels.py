@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embridge_edge.firmware_bridge.graph import read_graph
+from embridge_edge.hardware.boards import Built
 from tests.firmware_bridge.mve_cases import (
     SOURCES,
     Case,
@@ -54,6 +55,12 @@ def cases() -> list[Case]:
     return drawn
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    needs("arm-none-eabi-gcc")
+    return compiled_for_board(tmp_path_factory.mktemp("board"))
+
+
 def assert_equal(case: Case, found: np.ndarray, what: str) -> None:
     wrong = np.argwhere(found != defined(case))
     assert not len(wrong), f"{what}: {len(wrong)} of {found.size} differ, first at {wrong[0]}: {case}"
@@ -77,9 +84,8 @@ def test_vector_kernels_follow_the_definition_and_stay_inside_their_memory(
             assert_equal(case, found, what)
 
 
-def test_vector_kernels_call_nothing_but_memcpy_and_memset(tmp_path: Path) -> None:
-    needs("arm-none-eabi-gcc", "arm-none-eabi-nm")
-    built = compiled_for_board(tmp_path)
+def test_vector_kernels_call_nothing_but_memcpy_and_memset(built: Built) -> None:
+    needs("arm-none-eabi-nm")
     objects = [str(path) for path in built.objects[: len(SOURCES)]]
     listing = subprocess.run(["arm-none-eabi-nm", *objects], capture_output=True, text=True, check=True).stdout
     symbols = [line.split()[-2:] for line in listing.splitlines() if len(line.split()) >= 2]
@@ -91,33 +97,32 @@ def test_vector_kernels_call_nothing_but_memcpy_and_memset(tmp_path: Path) -> No
     assert not [name for kind, name in symbols if kind in "bBdDC"], "only constants may be static"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "most"),
     [
-        # Instructions per multiply-accumulate; measured .190, .166, .81, .36 (docs/kernels-m55.md).
+        # Instructions per multiply-accumulate; measured .189, .169, .875, .349 (docs/kernels-m55.md).
         (Shape("pointwise", 25, 5, 64, 64), 0.20),
         (Shape("pointwise", 1, 1, 640, 128, once=True), 0.18),
         (Shape("depthwise", 25, 5, 64, 64, 3, 3, pads=(1, 1, 1, 1)), 0.95),
         (Shape("conv", 49, 10, 1, 64, 10, 4, 2, 2, pads=(4, 5, 1, 1)), 0.39),
     ],
 )
-def test_layers_take_no_more_instructions_than_documented(shape: Shape, most: float, tmp_path: Path) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+def test_layers_take_no_more_instructions_than_documented(shape: Shape, most: float, built: Built) -> None:
+    needs("qemu-system-arm")
     case = draw_case(np.random.default_rng(SEED), shape, usual=True)
-    (measured,) = on_board(compiled_for_board(tmp_path), [case])
+    (measured,) = on_board(built, [case])
     assert measured.instructions / shape.macs <= most
 
 
-def test_more_scratch_costs_fewer_instructions(tmp_path: Path) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+def test_more_scratch_costs_fewer_instructions(built: Built) -> None:
+    needs("qemu-system-arm")
     rng = np.random.default_rng(SEED)
     fast, slow = [], []
     for kernel, size in (("pointwise", 1), ("conv", 3), ("depthwise", 3)):
         shape = Shape(kernel, 9, 8, 16, 16, size, size)  # type: ignore[arg-type]
         fast.append(draw_case(rng, shape, usual=True))
         slow.append(_with_scratch(fast[-1], shape.least_scratch()))
-    measured = [outcome.instructions for outcome in on_board(compiled_for_board(tmp_path), [*fast, *slow])]
+    measured = [outcome.instructions for outcome in on_board(built, [*fast, *slow])]
     assert all(few < many for few, many in zip(measured[:3], measured[3:], strict=True)), measured
 
 
@@ -125,7 +130,6 @@ def _with_scratch(case: Case, size: int) -> Case:
     return dataclasses.replace(case, scratch_bytes=size, says_scratch=size)
 
 
-@pytest.mark.slow
 def test_models_are_made_of_layers_that_the_benchmark_knows(models: Path) -> None:
     for path in sorted(models.glob("*.tflite")):
         graph = read_graph(path)

@@ -632,8 +632,10 @@ def test_emulated_cores_give_the_oracles_bits(board: str, optimise: str) -> None
             np.testing.assert_array_equal(trace[index], wanted, err_msg=f"{op.name} {program.graph.tensors[index]}")
 
 
-def test_oracles_disagree_where_a_profile_says_so() -> None:
-    """LOGISTIC of an int8 is a float in LiteRT and fixed point in TFLM: were they equal, one table would do."""
-    model = model_of("LOGISTIC", [_int8((1, 256), 0.05)], [_int8((1, 256), 1 / 256, -128)])
+def test_the_oracles_disagree_about_logistic() -> None:
+    """A float in LiteRT, fixed point in TFLM: one entry differs in 4 of 1,500 random models, such as this one."""
+    tensors = [_int8((1, 256), 0.08690798282623291, 108), _int8((1, 256), 1 / 256, -128)]
+    model = model_of("LOGISTIC", tensors[:1], tensors[1:])
     litert, tflm = (by_oracle(model, profile, [[ALL_INT8]])[0][0] for profile in BOTH)
-    assert (litert != tflm).any()
+    assert (litert != tflm).sum() == 1
+    assert_matches(model, [[ALL_INT8]])
