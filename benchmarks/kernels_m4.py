@@ -1,6 +1,6 @@
 """Instructions per multiply-accumulate of the DSP kernels, for every convolution and dense layer of the MLPerf Tiny models.
 
-    python benchmarks/kernels_m4.py ../shared/models [--board qemu-m7] [--optimise=-Os]
+    python benchmarks/kernels_m4.py models/ [--board qemu-m7] [--optimise=-Os]
 
 Random weights and activations of each layer's shape run on an emulated board that counts instructions; they are no cycles.
 Layers of the same shape are run once. Beside them stands what TensorFlow Lite Micro with CMSIS-NN takes for the whole model,

@@ -1,6 +1,6 @@
 """The tables of docs/kernels-m55.md: instructions of the Cortex-M55's kernels for the layers of the MLPerf Tiny models.
 
-    python benchmarks/kernels_m55.py [../shared/models] [--optimise=-O2]
+    python benchmarks/kernels_m55.py [models/] [--optimise=-O2]
 
 Counted on the emulated board with random weights and inputs, the usual shifts and ReLUs, and checked against the definition.
 """

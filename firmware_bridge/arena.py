@@ -15,6 +15,8 @@ from embridge_edge.firmware_bridge.program import ALIGNMENT, Alias, Step
 
 TRIES = 200
 """Random orders tried after the systematic ones; a plan that reaches the lower bound ends the search."""
+MOST_PAIRS = 8_000_000
+"""Pairs of buffers that all orders together may look at, some two seconds: graphs of more than 200 buffers get fewer orders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +149,10 @@ def _placed(buffers: Sequence[Buffer]) -> dict[int, int]:
         sorted(buffers, key=lambda buffer: (buffer.first, -buffer.size)),
     ]
     shuffled = random.Random(0)
+    tries = min(TRIES, MOST_PAIRS // max(len(buffers), 1) ** 2)
     best: dict[int, int] = {}
     least = None
-    for attempt in range(len(orders) + TRIES):
+    for attempt in range(len(orders) + tries):
         order = orders[attempt] if attempt < len(orders) else shuffled.sample(list(buffers), len(buffers))
         offsets = _first_fit(order)
         size = max((offsets[buffer.key] + buffer.size for buffer in buffers), default=0)

@@ -30,6 +30,7 @@ C_TYPES: dict[str, str] = {
 }
 
 _WIDTH = 110
+_LONGEST_COMMENT = 80
 _LONGEST_NAME = 32
 
 
@@ -264,7 +265,8 @@ def number(value: Any) -> str:
     """A number as C writes it."""
     if isinstance(value, float | np.floating):
         single = np.float32(value)
-        return f"{float(single):.9g}".replace("e", "e") + ("f" if re.search(r"[.e]", f"{float(single):.9g}") else ".0f")
+        text = f"{float(single):.9g}"
+        return text + ("f" if re.search(r"[.e]", text) else ".0f")
     whole = int(value)
     return "INT32_MIN" if whole == -(2**31) else "INT64_MIN" if whole == -(2**63) else str(whole)
 
@@ -332,11 +334,9 @@ const uint8_t *{name}_model_sha256(void);
 
 def _tensor_macros(program: Program) -> str:
     lines: list[str] = []
-    for suffix, tensor, kind in _ports(program):
+    for suffix, tensor, kind in ports(program):
         prefix = f"{program.name.upper()}_{kind.upper()}{suffix.upper()}"
-        lines.append(
-            f"\n/* {kind.capitalize()} {tensor.name!r}: {tensor.type} {list(tensor.shape)}. */".replace("*/", "", 0)
-        )
+        lines.append(f"\n/* {kind.capitalize()} '{_said(tensor.name)}': {tensor.type} {list(tensor.shape)}. */")
         lines.append(f"#define {prefix}_BYTES {tensor.size_bytes}")
         lines.append(f"#define {prefix}_LENGTH {tensor.elements}")
         if tensor.scales and not tensor.is_float:
@@ -345,7 +345,14 @@ def _tensor_macros(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ports(program: Program) -> Iterator[tuple[str, Tensor, str]]:
+def _said(text: str) -> str:
+    """A name from the model inside a comment: nothing that ends or begins one, or that a terminal would act on."""
+    plain = re.sub(r"[^ -~]", "?", text[:_LONGEST_COMMENT])
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def ports(program: Program) -> Iterator[tuple[str, Tensor, str]]:
+    """Each input and output: the suffix of its names in C, the tensor, and "input" or "output"."""
     for kind, indices in (("input", program.graph.inputs), ("output", program.graph.outputs)):
         for at, index in enumerate(indices):
             yield ("" if len(indices) == 1 else f"_{at}"), program.tensor(index), kind
@@ -354,7 +361,7 @@ def _ports(program: Program) -> Iterator[tuple[str, Tensor, str]]:
 def _accessors(program: Program, *, declare: bool) -> str:
     name = program.name
     parts = []
-    for suffix, tensor, kind in _ports(program):
+    for suffix, tensor, kind in ports(program):
         const = "const " if kind == "output" else ""
         kind_of = C_TYPES[tensor.type]
         signature = f"{const}{kind_of} *{name}_{kind}{suffix}({const}{name}_t *model)"
@@ -416,9 +423,10 @@ def _init(program: Program) -> str:
 def _calls(program: Program) -> str:
     lines = ["    uint8_t *const memory = (uint8_t *)model->memory;"]
     for at, step in enumerate(program.steps):
-        what = program.graph.tensors[step.outputs[0]].name.split(";")[0].replace("*/", "")
+        what = _said(program.tensor(step.outputs[0]).name.split(";")[0])
+        comment = step.comment.replace("→", "to").replace("×", "x")
         lines.append("")
-        lines.append(f"    /* {step.op}: {what}, {step.comment} */".replace("→", "to").replace("×", "x"))
+        lines.append(f"    /* {step.op}: {what}, {comment} */")
         lines.append(f"    {step.kernel}({', '.join(_arguments(program, at, step))});")
         lines.append(f"    AFTER({at});")
     body = "\n".join(lines)

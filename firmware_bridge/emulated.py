@@ -20,6 +20,7 @@ from embridge_edge.firmware_bridge.harness import (
     split_trace,
     trace_bytes,
     trace_cases,
+    trace_outputs,
 )
 from embridge_edge.firmware_bridge.host_build import write_files
 from embridge_edge.firmware_bridge.program import Program
@@ -212,7 +213,7 @@ static void fill(const uint8_t *inputs)
 
 def _trace_main(program: Program) -> str:
     name = program.name
-    cases = trace_cases(program, "emb_board_output((const uint8_t *)memory + {offset}, {size}); /* {at} */")
+    copy = "emb_board_output({source}, {size}); /* {at} */"
     size = sum(length for _, _, length in input_layout(program))
     return f"""{_head(program)}
 void emb_trace(const void *memory, unsigned step);
@@ -220,7 +221,7 @@ void emb_trace(const void *memory, unsigned step);
 void emb_trace(const void *memory, unsigned step)
 {{
     switch (step) {{
-{cases}
+{trace_cases(program, copy)}
     default:
         break;
     }}
@@ -237,6 +238,7 @@ int main(void)
         {name}_init(&counted_model);
         fill(inputs);
         {name}_invoke(&counted_model);
+    {trace_outputs(program, copy, "counted_model")}
     }}
     return 0;
 }}

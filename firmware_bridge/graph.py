@@ -214,18 +214,18 @@ def live_activation_bytes(graph: Graph) -> tuple[int, ...]:
 
 
 def activation_lifetimes(graph: Graph) -> dict[int, tuple[int, int]]:
-    """First and last op, by index, during which each used activation must stay in memory."""
+    """First and last op, by position, during which each used activation must stay in memory."""
     last_op = len(graph.ops) - 1
     first: dict[int, int] = dict.fromkeys(graph.inputs, 0)
     last: dict[int, int] = {}
-    for op in graph.ops:
+    for at, op in enumerate(graph.ops):
         for index in op.outputs:
-            first.setdefault(index, op.index)
-            last[index] = max(last.get(index, 0), op.index)
+            first.setdefault(index, at)
+            last[index] = max(last.get(index, 0), at)
         for index in op.inputs:
             if index != ABSENT and not graph.tensors[index].is_constant:
                 first.setdefault(index, 0)
-                last[index] = op.index
+                last[index] = at
     for index in graph.outputs:
         last[index] = last_op
     for tensor in graph.tensors:

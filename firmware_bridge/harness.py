@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.firmware_bridge.emit import library
+from embridge_edge.firmware_bridge.emit import library, ports
 from embridge_edge.firmware_bridge.graph import NUMPY_TYPES
 from embridge_edge.firmware_bridge.host_build import compile_shared, load_shared, write_files
 from embridge_edge.firmware_bridge.program import Program
@@ -28,45 +28,71 @@ def trace_cases(program: Program, copy: str) -> str:
     """The body of a `switch (step)` that does something with each output.
 
     Args:
-        copy: a C statement with the places {at}, {offset} and {size}: position in the trace, in the memory, and length.
+        copy: a C statement with the places {at}, {source} and {size}: position in the trace, address, and bytes.
     """
     cases, at = [], 0
     for step, tensors in traced_tensors(program).items():
         lines = [f"    case {step}:"]
         for index in tensors:
             size = program.tensor(index).size_bytes
-            lines.append("        " + copy.format(at=at, offset=program.offsets[index], size=size))
+            source = f"(const uint8_t *)memory + {program.offsets[index]}"
+            lines.append("        " + copy.format(at=at, source=source, size=size))
             at += size
         cases.append("\n".join([*lines, "        break;"]))
     return "\n".join(cases)
 
 
+def trace_outputs(program: Program, copy: str, context: str) -> str:
+    """C statements that do the same with the model's outputs, as an application reads them after the inference.
+
+    Another call may have written over an output since the one that computed it: only here would that show.
+    """
+    lines, at = [], sum(program.tensor(index).size_bytes for index in _written(program))
+    for suffix, tensor, kind in ports(program):
+        if kind == "output":
+            source = f"{program.name}_output{suffix}(&{context})"
+            lines.append("    " + copy.format(at=at, source=source, size=tensor.size_bytes))
+            at += tensor.size_bytes
+    return "\n".join(lines)
+
+
 def trace_bytes(program: Program) -> int:
-    """Bytes of all outputs of all steps."""
-    return sum(program.tensor(index).size_bytes for tensors in traced_tensors(program).values() for index in tensors)
+    """Bytes of all outputs of all steps, and of the model's outputs once more."""
+    return sum(program.tensor(index).size_bytes for index in _traced(program))
+
+
+def _written(program: Program) -> list[int]:
+    return [index for tensors in traced_tensors(program).values() for index in tensors]
+
+
+def _traced(program: Program) -> list[int]:
+    """Tensors in the order in which they stand in a trace; one that several steps write is whole in the last place."""
+    return [*_written(program), *program.graph.outputs]
 
 
 def split_trace(program: Program, raw: bytes) -> dict[int, Values]:
-    """The trace of one inference as arrays, aliases included."""
-    found: dict[int, Values] = {}
+    """The trace of one inference as arrays, aliases included; outputs as they are at its end."""
+    parts: list[tuple[int, Values]] = []
     at = 0
-    for tensors in traced_tensors(program).values():
-        for index in tensors:
-            tensor = program.tensor(index)
-            part = raw[at : at + tensor.size_bytes]
-            found[index] = np.frombuffer(part, NUMPY_TYPES[tensor.type]).reshape(tensor.shape)
-            at += tensor.size_bytes
+    for index in _traced(program):
+        tensor = program.tensor(index)
+        part = raw[at : at + tensor.size_bytes]
+        parts.append((index, np.frombuffer(part, NUMPY_TYPES[tensor.type]).reshape(tensor.shape)))
+        at += tensor.size_bytes
+    written = len(_written(program))
+    found = dict(parts[:written])
     for alias, source in program.aliases.items():
         if source in found:
             found[alias] = found[source].reshape(program.tensor(alias).shape)
-    return found
+    return found | dict(parts[written:])
 
 
 def copy_inputs(program: Program, context: str) -> str:
     """C statements that copy `inputs`, one input after the other, into a context."""
+    suffixes = [suffix for suffix, _, kind in ports(program) if kind == "input"]
     return "\n".join(
-        f"    memcpy((uint8_t *){context}.memory + {program.offsets[index]}, inputs + {start}, {size});"
-        for index, start, size in input_layout(program)
+        f"    memcpy({program.name}_input{suffix}(&{context}), inputs + {start}, {size});"
+        for suffix, (_, start, size) in zip(suffixes, input_layout(program), strict=True)
     )
 
 
@@ -81,7 +107,7 @@ def packed_inputs(program: Program, inputs: Sequence[Values]) -> bytes:
 def trace_source(program: Program) -> str:
     """C that copies each step's outputs into one buffer, one after the other, and lets Python run the model."""
     name = program.name
-    cases = trace_cases(program, "memcpy(harness_trace + {at}, (const uint8_t *)memory + {offset}, {size});")
+    copy = "memcpy(harness_trace + {at}, {source}, {size});"
     return f"""#include <string.h>
 
 #include "{name}.h"
@@ -91,12 +117,12 @@ void harness_reset(void);
 void harness_run(const uint8_t *inputs);
 
 static {name}_t harness_model;
-uint8_t harness_trace[{max(trace_bytes(program), 1)}];
+uint8_t harness_trace[{trace_bytes(program)}];
 
 void emb_trace(const void *memory, unsigned step)
 {{
     switch (step) {{
-{cases}
+{trace_cases(program, copy)}
     default:
         break;
     }}
@@ -112,6 +138,7 @@ void harness_run(const uint8_t *inputs)
 {{
 {copy_inputs(program, "harness_model")}
     {name}_invoke(&harness_model);
+{trace_outputs(program, copy, "harness_model")}
 }}
 """
 
@@ -146,7 +173,7 @@ class HostLibrary:
                 includes=(folder / "include", folder / "src"), defines=("EMB_TRACE",), flags=flags,
             )  # fmt: skip
             self._loaded = load_shared(built)
-        self._trace = (ctypes.c_uint8 * max(trace_bytes(program), 1)).in_dll(self._loaded, "harness_trace")
+        self._trace = (ctypes.c_uint8 * trace_bytes(program)).in_dll(self._loaded, "harness_trace")
         self.reset()
 
     def reset(self) -> None:
@@ -154,7 +181,7 @@ class HostLibrary:
         self._loaded.harness_reset()
 
     def run(self, inputs: Sequence[Values]) -> dict[int, Values]:
-        """One inference; every tensor that a step writes, as it was after that step.
+        """One inference; every tensor that a step writes, as it was after that step, outputs as they are in the end.
 
         Args:
             inputs: one array for each of the graph's inputs, of its shape and type.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.firmware_bridge.graph import Graph
 from embridge_edge.firmware_bridge.interpreters import litert_interpreter, tflm_interpreter
 from embridge_edge.firmware_bridge.program import Profile
@@ -26,14 +28,24 @@ def oracle_for(content: bytes, graph: Graph, profile: Profile) -> Oracle:
     return _litert(content, graph) if profile == "litert-ref" else _tflm(content, graph)
 
 
+@contextlib.contextmanager
+def _running(runtime: str) -> Iterator[None]:
+    """What a runtime says of a model that it loads and cannot run, as one line."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise EdgeError(f"{runtime} cannot run the model ({one_line(error)}); check its ops.") from None
+
+
 def _litert(content: bytes, graph: Graph) -> Oracle:
     interpreter = litert_interpreter(content, reference=True, preserve=True)
 
     def run(inputs: Sequence[Values]) -> dict[int, Values]:
-        interpreter.reset_all_variables()
-        for index, values in zip(graph.inputs, inputs, strict=True):
-            interpreter.set_tensor(index, values)
-        interpreter.invoke()
+        with _running("LiteRT"):
+            interpreter.reset_all_variables()
+            for index, values in zip(graph.inputs, inputs, strict=True):
+                interpreter.set_tensor(index, values)
+            interpreter.invoke()
         return {index: np.array(interpreter.get_tensor(index)) for op in graph.ops for index in op.outputs}
 
     return run
@@ -43,10 +55,11 @@ def _tflm(content: bytes, graph: Graph) -> Oracle:
     interpreter = tflm_interpreter(content, graph, preserve=True)
 
     def run(inputs: Sequence[Values]) -> dict[int, Values]:
-        interpreter.reset()
-        for position, values in enumerate(inputs):
-            interpreter.set_input(values, position)
-        interpreter.invoke()
+        with _running("TFLM"):
+            interpreter.reset()
+            for position, values in enumerate(inputs):
+                interpreter.set_input(values, position)
+            interpreter.invoke()
         return {
             index: np.array(interpreter.GetTensor(index, 0)["tensor_data"]).reshape(graph.tensors[index].shape)
             for op in graph.ops

@@ -10,12 +10,16 @@ import numpy as np
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.firmware_bridge import arena
+from embridge_edge.firmware_bridge.emit import C_TYPES
 from embridge_edge.firmware_bridge.graph import ABSENT, Graph, Op, Tensor
-from embridge_edge.firmware_bridge.lowering import Site, lower_op
+from embridge_edge.firmware_bridge.lowering import Site, lower_op, refuse
 from embridge_edge.firmware_bridge.program import ALIGNMENT, Alias, Layout, Profile, Program, Step
 
 LARGEST_ARENA = 1 << 28
 """Bytes; a graph that needs more is a mistake, not a model for a small device."""
+
+LONGEST_NAME = 80
+"""Characters of a tensor's name that a message quotes; a damaged file may hold one of thousands."""
 
 Pass = Callable[[Graph], Graph]
 
@@ -31,48 +35,76 @@ def make_program(graph: Graph, name: str, profile: Profile, layout: Layout) -> P
     Raises:
         EdgeError: the graph cannot be compiled; the message names the layer and what to use in its place.
     """
+    model = graph
     for change in PASSES:
         graph = change(graph)
     steps, aliases = _lowered(graph, profile, layout)
-    return _planned(graph, name, profile, layout, steps, aliases)
+    return _planned(model, graph, name, profile, layout, steps, aliases)
 
 
-def check_graph(graph: Graph) -> Graph:
-    """Refuse what no pass can mend: several graphs, ops out of order, shapes that are not known."""
+def check_ports(graph: Graph) -> Graph:
+    """Refuse a graph that an application cannot call: without inputs or outputs, or of types that C does not have."""
     if not graph.ops:
         raise EdgeError("The model has no op; export it again.")
     if not graph.inputs or not graph.outputs:
         raise EdgeError("The model has no input or no output; export it again.")
-    known = set(graph.inputs)
     for index in graph.inputs:
         if graph.tensors[index].is_constant:
-            raise EdgeError(f"Input {graph.tensors[index].name!r} is a constant; export the model again.")
+            raise EdgeError(f"Input {_name(graph, index)} is a constant; export the model again.")
+    for index in (*graph.inputs, *graph.outputs):
+        tensor = graph.tensors[index]
+        if tensor.type not in C_TYPES:
+            raise EdgeError(
+                f"Input or output {_name(graph, index)} is {tensor.type}, which the library does not have; quantize the "
+                "whole graph to int8."
+            )
+    return graph
+
+
+def check_order(graph: Graph) -> Graph:
+    """Refuse ops out of order, and tensors that are written twice or never."""
+    known = set(graph.inputs)
     for op in graph.ops:
         if not op.outputs:
-            raise EdgeError(f"Op {op.index} ({op.name}) has no output; export the model again.")
+            raise EdgeError(
+                f"Op {op.index} ({op.name}) has no output; export a graph without variables, initialisers and assertions."
+            )
         for index in op.inputs:
             tensor = graph.tensors[index] if index != ABSENT else None
             if tensor is not None and not (index in known or tensor.is_constant or tensor.variable):
                 raise EdgeError(
-                    f"Op {op.index} ({op.name}) reads {tensor.name!r} before any op has written it: a cycle, or a "
+                    f"Op {op.index} ({op.name}) reads {_name(graph, index)} before any op has written it: a cycle, or a "
                     "damaged file; export the model again."
                 )
         for index in op.outputs:
             if index in known or graph.tensors[index].is_constant:
                 raise EdgeError(
-                    f"Op {op.index} ({op.name}) writes {graph.tensors[index].name!r}, which is written already; export "
-                    "the model again."
+                    f"Op {op.index} ({op.name}) writes {_name(graph, index)}, which is written already; export the model "
+                    "again."
                 )
             known.add(index)
     for index in graph.outputs:
         if index not in known or index in graph.inputs:
-            raise EdgeError(f"No op computes the output {graph.tensors[index].name!r}; export the model again.")
-    for tensor in graph.tensors:
-        if tensor.index in known and tensor.dynamic:
-            raise EdgeError(
-                f"Tensor {tensor.name!r} has no fixed shape (axis {tensor.dynamic[0]} is free); export with fixed shapes."
-            )
+            raise EdgeError(f"No op computes the output {_name(graph, index)}; export the model again.")
     return graph
+
+
+def check_shapes(graph: Graph) -> Graph:
+    """Refuse activations whose shapes are free or hold nothing."""
+    for index in dict.fromkeys((*graph.inputs, *(index for op in graph.ops for index in op.outputs))):
+        tensor = graph.tensors[index]
+        if tensor.dynamic:
+            raise EdgeError(
+                f"Tensor {_name(graph, index)} has no fixed shape (axis {tensor.dynamic[0]} is free); export with fixed "
+                "shapes."
+            )
+        if tensor.elements == 0:
+            raise EdgeError(f"Tensor {_name(graph, index)} is empty; export the model again.")
+    return graph
+
+
+def _name(graph: Graph, index: int) -> str:
+    return repr(graph.tensors[index].name[:LONGEST_NAME])
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -86,12 +118,14 @@ def fold_constants(graph: Graph) -> Graph:
         if folded is None or folded.nbytes != output.size_bytes:
             kept.append(op)
         else:
+            if output.index in graph.outputs:
+                raise EdgeError(f"Output {_name(graph, output.index)} depends on no input; leave it out of the model.")
             tensors[output.index] = dataclasses.replace(output, data=folded.tobytes())
     return dataclasses.replace(graph, tensors=tuple(tensors), ops=tuple(kept))
 
 
 def _folded(op: Op, given: list[Tensor], output: Tensor) -> np.ndarray[Any, Any] | None:
-    if op.index == ABSENT or output.type != given[0].type:
+    if output.type != given[0].type:
         return None
     if op.name in ("RESHAPE", "EXPAND_DIMS", "SQUEEZE"):
         return given[0].array()
@@ -130,7 +164,9 @@ def _margins(graph: Graph, pad: Op) -> tuple[int, int, int, int] | None:
     """Top, bottom, left and right of a PAD that pads nothing else and keeps the scale."""
     given, output = graph.tensors[pad.inputs[0]], graph.tensors[pad.outputs[0]]
     amounts = graph.tensors[pad.inputs[1]] if len(pad.inputs) == 2 else None
-    if amounts is None or not amounts.is_constant or amounts.shape != (4, 2) or given.type != "int8":
+    if amounts is None or not amounts.is_constant or amounts.shape != (4, 2):
+        return None
+    if not given.type == output.type == "int8":
         return None
     if given.scales != output.scales or given.zero_points != output.zero_points or len(given.shape) != 4:
         return None
@@ -181,7 +217,9 @@ def drop_unused(graph: Graph) -> Graph:
     return dataclasses.replace(graph, ops=tuple(reversed(kept)))
 
 
-PASSES: tuple[Pass, ...] = (check_graph, fold_constants, fuse_padding, fuse_relu, drop_unused)
+PASSES: tuple[Pass, ...] = (
+    check_ports, check_order, check_shapes, fold_constants, fuse_padding, fuse_relu, drop_unused,
+)  # fmt: skip
 
 
 def _readers(graph: Graph) -> dict[int, int]:
@@ -196,18 +234,38 @@ def _lowered(graph: Graph, profile: Profile, layout: Layout) -> tuple[list[Step]
     steps: list[Step] = []
     aliases: list[Alias] = []
     for op in graph.ops:
-        lowered = lower_op(Site(graph, op, profile, layout))
+        site = Site(graph, op, profile, layout)
+        lowered = lower_op(site)
         if isinstance(lowered, Alias):
+            _check_tensors(site, [lowered.source], [lowered.output])
             aliases.append(lowered)
             continue
         fused = op.options.get("fused", ())
         parts = lowered if isinstance(lowered, tuple) else (lowered,)
+        _check_tensors(site, [i for part in parts for i in part.inputs], [i for part in parts for i in part.outputs])
         steps.extend(dataclasses.replace(step, fused=(*step.fused, *fused)) for step in parts)
     return steps, aliases
 
 
+def _check_tensors(site: Site, reads: list[int], writes: list[int]) -> None:
+    """Refuse what a call would read from memory that nothing has written, and outputs that no call would write."""
+    for tensor in (site.graph.tensors[index] for index in reads):
+        if tensor.is_constant:
+            refuse(site, f"its input {tensor.name!r} is a constant", "fold the op before exporting")
+        if tensor.variable:
+            refuse(site, f"it reads the variable {tensor.name!r}", "export a graph without variables")
+    if set(writes) != set(site.op.outputs):
+        refuse(site, f"it has {len(site.op.outputs)} outputs", "export the model again")
+
+
 def _planned(
-    graph: Graph, name: str, profile: Profile, layout: Layout, steps: list[Step], aliases: list[Alias]
+    model: Graph,
+    graph: Graph,
+    name: str,
+    profile: Profile,
+    layout: Layout,
+    steps: list[Step],
+    aliases: list[Alias],
 ) -> Program:
     shared = arena.follow(aliases)
     for index in graph.outputs:
@@ -222,6 +280,8 @@ def _planned(
         if step.state_bytes:
             states[at] = state_bytes
             state_bytes += -(-step.state_bytes // ALIGNMENT) * ALIGNMENT
+    fused = {index for step in steps for index in step.fused}
+    computed = fused.union(index for op in graph.ops for index in op.outputs)
     return Program(
         name=name,
         graph=graph,
@@ -235,4 +295,5 @@ def _planned(
         arena_bytes=placed.size,
         state_bytes=state_bytes,
         live_bytes=placed.live,
+        left_out=tuple(index for op in model.ops for index in op.outputs if index not in computed),
     )

@@ -116,6 +116,7 @@ class Program:
         state_offsets: step → first byte of its state, behind the arena.
         arena_bytes, state_bytes: sizes of both.
         live_bytes: most bytes of activations that are alive at once, scratch not counted: the lower bound without in-place ops.
+        left_out: tensors of the model that no output depends on, or that are constants.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Program:
     arena_bytes: int
     state_bytes: int
     live_bytes: int
+    left_out: tuple[int, ...] = ()
 
     def tensor(self, index: int) -> Tensor:
         """The graph's tensor."""

@@ -15,12 +15,14 @@ from embridge_edge.artifacts import folder_written_by_rename, write_json
 from embridge_edge.errors import EdgeError, GateMissed
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
+from embridge_edge.verbs.workspace import refuse_around
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embridge_edge.firmware_bridge.device import Device
     from embridge_edge.firmware_bridge.emulated import Measured
+    from embridge_edge.firmware_bridge.graph import Graph
     from embridge_edge.firmware_bridge.program import Layout, Profile, Program
     from embridge_edge.firmware_bridge.sizing import SizeReport
     from embridge_edge.firmware_bridge.verifying import Verification
@@ -35,6 +37,12 @@ WRITTEN = (
 """What the verb writes into --out."""
 
 LONGEST_NAME = 40
+RESERVED = frozenset(
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
+    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype "
+    "int8 int16 int32 int64 uint8 uint16 uint32 uint64 intptr uintptr intmax uintmax size ssize ptrdiff max_align".split()
+)
+"""Names that C itself has as NAME.h or NAME_t: a library of that name would hide them from its own sources."""
 PAIRED_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
 EXAMPLE = "examples/host/main.c"
 """Of the package: runs the self-test; its exit status is 0 where the result is the reference's."""
@@ -136,6 +144,7 @@ class BridgeReport:
     @staticmethod
     def _compared(found: Verification) -> str:
         fused = f"; never written: {', '.join(found.fused)}" if found.fused else ""
+        fused += f"; left out, since no output needs them: {', '.join(found.left_out)}" if found.left_out else ""
         said = f"  {found.inputs_checked} inputs, {found.tensors_checked:,} tensors compared: "
         return said + ("all equal" if found.ok else f"{len(found.mismatches)} differ") + fused
 
@@ -151,7 +160,8 @@ class BridgeReport:
             "tensors_checked": found.tensors_checked if found else 0,
             "mismatches": self.mismatches,
             "first_mismatches": [dataclasses.asdict(item) for item in found.mismatches[:10]] if found else [],
-            "fused_tensors": list(found.fused) if found else [],
+            "fused_tensors": [self.program.tensor(index).name for index in self.program.fused],
+            "left_out_tensors": [self.program.tensor(index).name for index in self.program.left_out],
             "selftests": dict(self.selftests),
             "instructions": measured.instructions if measured else None,
             "first_instructions": measured.first_instructions if measured else None,
@@ -206,6 +216,7 @@ def bridge(
         EdgeError: the model cannot be compiled for the target, or a tool is missing.
     """
     from embridge_edge.export import metadata
+    from embridge_edge.export.flatbuffer import repack_inline
     from embridge_edge.firmware_bridge import device as devices
     from embridge_edge.firmware_bridge.graph import read_graph
     from embridge_edge.firmware_bridge.passes import make_program
@@ -214,6 +225,7 @@ def bridge(
 
     wanted = wanted or Wanted()
     refuse_existing(out, force, WRITTEN)
+    refuse_around(out, model)
     found = find_target(target)
     board = _board_of(found) if measure else None
     content = _read(model)
@@ -222,11 +234,14 @@ def bridge(
     with_chain = about is not None and "chain" in about and about.get("heads")
     name = devices.NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(found))
-    verification = _verified(program, content, found, verify, seed, wanted, progress) if verify else None
+    device = _device(about or {}, program, wanted) if with_chain else None
+    inline = repack_inline(content) if graph.weights_at_offsets else content  # TFLM reads no other weights
+    verification = _verified(program, inline, found, verify, seed, wanted, progress) if verify else None
     measured = _measured(program, board, seed, wanted) if board is not None else None
     sizes = _sizes(program, measured, found) if measured is not None else None
-    device = _device(about or {}, program, wanted) if with_chain else None
-    files = _package(model, program, content, device, found, wanted, sizes)
+    files = _package(model, program, sha256(content).digest(), inline, device, found, wanted, sizes)
+    if wanted.tflm:
+        files |= _tflm_files(program.name, inline, graph)
     selftests = _selftests(files, found, wanted, progress) if verify else {}
     report = BridgeReport(
         model=model,
@@ -262,7 +277,7 @@ def symbol_name(name: str | None, model: Path) -> str:
         EdgeError: it is no C identifier of small letters.
     """
     wanted = name or re.sub(r"\W+", "_", model.stem, flags=re.ASCII).strip("_").lower()[:LONGEST_NAME].rstrip("_")
-    if name is None and not re.match(r"[a-z]", wanted):
+    if name is None and (wanted in RESERVED or not re.match(r"(?!emb(_|$))[a-z]", wanted)):
         wanted = f"model_{wanted}".rstrip("_")[:LONGEST_NAME]
     if not re.fullmatch(r"[a-z][a-z0-9_]*", wanted) or len(wanted) > LONGEST_NAME:
         raise EdgeError(
@@ -270,6 +285,8 @@ def symbol_name(name: str | None, model: Path) -> str:
         )
     if wanted == "emb" or wanted.startswith("emb_"):
         raise EdgeError(f"--name {wanted!r} begins like the kernels; choose another --name.")
+    if wanted in RESERVED:
+        raise EdgeError(f"--name {wanted!r} is a header or a type of C; choose another --name.")
     return wanted
 
 
@@ -356,13 +373,19 @@ def _device(about: dict[str, Any], program: Program, wanted: Wanted) -> Device:
 def _package(
     model: Path,
     program: Program,
+    digest: bytes,
     content: bytes,
     device: Device | None,
     target: Target,
     wanted: Wanted,
     sizes: SizeReport | None,
 ) -> dict[str, str | bytes]:
-    """Every file of the package by its path."""
+    """Every file of the package by its path.
+
+    Args:
+        digest: SHA-256 of the model's file.
+        content: the model as both references read it.
+    """
     import numpy as np
 
     from embridge_edge.firmware_bridge import packages, section
@@ -370,7 +393,6 @@ def _package(
     from embridge_edge.firmware_bridge.emit import library
     from embridge_edge.firmware_bridge.oracle import oracle_for
 
-    digest = sha256(content).digest()
     address = wanted.address
     files = library(program, digest) if address is None else section.placed_library(program, digest, address)
     files = {path: text for path, text in files.items() if path.endswith((".c", ".h"))}
@@ -388,7 +410,7 @@ def _package(
         program,
         version=wanted.version,
         target=target.name,
-        about=f"{model.name} as C for {target.title}."[:150],
+        about=re.sub(r'[^ -~]|["\\\\@$]', "_", f"{model.name} as C for {target.title}.")[:150],  # manifests quote it
         model_sha256=digest,
         cpu_flags=" ".join(_cpu_flags(target)),
         sizes=sizes.text() if sizes else "",
@@ -400,15 +422,16 @@ def _package(
     package: dict[str, str | bytes] = dict(packages.package(files, description))
     if address is not None:
         package[f"{program.name}_model.bin"] = section.image(program, digest, address)
-    if wanted.tflm:
-        from embridge_edge.export.running import tflm_arena_bytes
-
-        arena = tflm_arena_bytes(content)
-        package |= {
-            f"tflm/{path}": text
-            for path, text in packages.tflm_files(program.graph, content, program.name, arena).items()
-        }
     return package
+
+
+def _tflm_files(name: str, content: bytes, graph: Graph) -> dict[str, str]:
+    """What TensorFlow Lite Micro needs for the model: all of its ops, those that the library does with others included."""
+    from embridge_edge.export.running import tflm_arena_bytes
+    from embridge_edge.firmware_bridge import packages
+
+    made = packages.tflm_files(graph, content, name, tflm_arena_bytes(content))
+    return {f"tflm/{path}": text for path, text in made.items()}
 
 
 def _cpu_flags(target: Target) -> tuple[str, ...]:

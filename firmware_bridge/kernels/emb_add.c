@@ -44,10 +44,10 @@ EMB_INLINE void row_s8(const emb_add_t *p, const int8_t *first, size_t first_ste
     const int8_t *end = out + p->over.row;
     while (out != end) {
         const int32_t high = emb_high_multiply(*second * (1 << 21) - second_constant, second_multiplier);
-        const int32_t scaled = (high + (high >> 31) + half) >> second_right;
+        const int32_t scaled = (high + emb_sign(high) + half) >> second_right;
         const int32_t sum = *first * first_factor + first_constant + second_sign * 2 * scaled;
         const int32_t value = emb_high_multiply(sum, multiplier);
-        *out++ = emb_saturate8_half(((value + (value >> 31)) >> right) + zero_twice);
+        *out++ = emb_saturate8_half(((value + emb_sign(value)) >> right) + zero_twice);
         first += first_step;
         second += second_step;
     }

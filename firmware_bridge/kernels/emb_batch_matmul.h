@@ -6,7 +6,7 @@
 #ifndef EMB_BATCH_MATMUL_H
 #define EMB_BATCH_MATMUL_H
 
-#include "emb_core.h"
+#include "emb_factor.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -23,14 +23,13 @@ typedef struct {
     uint32_t left_row, left_depth;
     uint32_t right_column, right_depth;
     uint32_t out_row, out_column;
-    int32_t multiplier;
-    int8_t shift;
+    emb_factor_t factor; /* sums to steps of the output */
     int16_t left_zero, right_zero, out_zero;
 } emb_matmul_t;
 
 /* Scratch: four bytes for each row, then `depth` bytes; aligned to four. Fastest where left_depth is 1. */
 void emb_batch_matmul_s8(const emb_matmul_t *p, const int8_t *left, const int8_t *right, int8_t *out, void *scratch);
-/* 16 bits: all zero points are 0, sums have 64 bits, the multiplier has 15 and one rounding shift by −shift. */
+/* 16 bits: all zero points are 0, sums have 64 bits, the multiplier has 15 and `right` rounds once, halves up. */
 void emb_batch_matmul_s16(const emb_matmul_t *p, const int16_t *left, const int16_t *right, int16_t *out);
 
 /* The same with a constant to the right. */

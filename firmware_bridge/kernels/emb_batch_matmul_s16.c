@@ -3,8 +3,8 @@
 /* One matrix product. */
 static void product(const emb_matmul_t *p, const int16_t *left, const int16_t *right, int16_t *out)
 {
-    const int down = -p->shift;
-    const int64_t half = (int64_t)1 << (down - 1);
+    const int right_shift = p->factor.right;
+    const int64_t half = (int64_t)1 << (right_shift - 1);
     for (size_t row = 0; row < p->rows; ++row) {
         for (size_t column = 0; column < p->columns; ++column) {
             const int16_t *l = left + row * p->left_row;
@@ -15,7 +15,7 @@ static void product(const emb_matmul_t *p, const int16_t *left, const int16_t *r
                 l += p->left_depth;
                 r += p->right_depth;
             }
-            const int64_t scaled = (sum * p->multiplier + half) >> down;
+            const int64_t scaled = (sum * p->factor.multiplier + half) >> right_shift;
             out[row * p->out_row + column * p->out_column] =
                 (int16_t)(scaled < INT16_MIN ? INT16_MIN : scaled > INT16_MAX ? INT16_MAX : scaled);
         }

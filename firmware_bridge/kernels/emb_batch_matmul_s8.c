@@ -47,8 +47,7 @@ static void product(const emb_matmul_t *p, const int8_t *left, const int8_t *rig
         const int32_t column_term = pack(p, right + x * p->right_column, column);
         for (size_t y = 0; y < p->rows; ++y) {
             const int32_t sum = dot(p, left + y * p->left_row, column, row_terms[y] + column_term);
-            const int32_t scaled = emb_scale_twice(sum, p->multiplier, p->shift) + p->out_zero;
-            out[y * p->out_row + x * p->out_column] = (int8_t)emb_clamp(scaled, INT8_MIN, INT8_MAX);
+            out[y * p->out_row + x * p->out_column] = emb_saturate8(emb_times(sum, &p->factor) + p->out_zero);
         }
     }
 }

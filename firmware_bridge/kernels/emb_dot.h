@@ -14,6 +14,17 @@
 extern "C" {
 #endif
 
+#if defined(EMB_DSP)
+/* Four products at once. */
+EMB_INLINE int32_t emb_dot_four(const int8_t *x, const int8_t *w, int32_t sum)
+{
+    const uint32_t a = emb_load32(x);
+    const uint32_t b = emb_load32(w);
+    sum = __smlad((int16x2_t)emb_even_bytes(a), (int16x2_t)emb_even_bytes(b), sum);
+    return __smlad((int16x2_t)emb_odd_bytes(a), (int16x2_t)emb_odd_bytes(b), sum);
+}
+#endif
+
 /* sum + Σ x × w. */
 EMB_INLINE int32_t emb_dot_s8(const int8_t *x, const int8_t *w, size_t count, int32_t sum)
 {
@@ -24,11 +35,14 @@ EMB_INLINE int32_t emb_dot_s8(const int8_t *x, const int8_t *w, size_t count, in
     }
 #else
 #if defined(EMB_DSP)
-    for (; count >= 4; count -= 4, x += 4, w += 4) {
-        const uint32_t a = emb_load32(x);
-        const uint32_t b = emb_load32(w);
-        sum = __smlad((int16x2_t)emb_even_bytes(a), (int16x2_t)emb_even_bytes(b), sum);
-        sum = __smlad((int16x2_t)emb_odd_bytes(a), (int16x2_t)emb_odd_bytes(b), sum);
+    for (; count >= 8; count -= 8, x += 8, w += 8) {
+        sum = emb_dot_four(x + 4, w + 4, emb_dot_four(x, w, sum));
+    }
+    if (count >= 4) {
+        sum = emb_dot_four(x, w, sum);
+        count -= 4;
+        x += 4;
+        w += 4;
     }
 #endif
     for (size_t k = 0; k < count; ++k) {

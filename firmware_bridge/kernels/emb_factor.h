@@ -31,13 +31,19 @@ EMB_INLINE int32_t emb_high_multiply(int32_t a, int32_t b)
 #endif
 }
 
+/* −1 of what is negative, else 0: a shift by 31, which an addition does on its way. */
+EMB_INLINE int32_t emb_sign(int32_t value)
+{
+    return -(int32_t)(value < 0);
+}
+
 /* emb_divide_by_power for |value| <= 2^30, without its branches: half away from zero is half up after taking one from what is
  * negative. */
 EMB_INLINE int32_t emb_shift_rounded(int32_t value, int right)
 {
     const int32_t below = right > 0 ? -1 : 0;
     const int32_t half = (int32_t)(((uint32_t)1 << right) >> 1);
-    return (value + ((value >> 31) & below) + half) >> right;
+    return (value + (emb_sign(value) & below) + half) >> right;
 }
 
 /* emb_scale_twice(value, by->multiplier, left − 1 − right). */

@@ -46,7 +46,8 @@ def broadcast(first: Shape, second: Shape, output: Shape) -> tuple[Axis, ...] | 
         else:
             runs.append((length, *steps))
     axes = []
-    for at, (length, *steps) in enumerate(runs or [(1, True, True)]):
-        behind = [math.prod(run[0] for run in runs[at + 1 :] if run[1 + operand]) for operand in (0, 1)]
-        axes.append(Axis(length, behind[0] * steps[0], behind[1] * steps[1]))
+    for at, run in enumerate(runs or [(1, True, True)]):
+        first_behind = math.prod(later[0] for later in runs[at + 1 :] if later[1])
+        second_behind = math.prod(later[0] for later in runs[at + 1 :] if later[2])
+        axes.append(Axis(run[0], first_behind * run[1], second_behind * run[2]))
     return tuple(axes)

@@ -27,11 +27,12 @@ def c_function(name: str) -> Function:
     single = name.endswith("f")
     kind = ctypes.c_float if single else ctypes.c_double
     function.argtypes, function.restype = [kind], kind
-    dtype = np.float32 if single else np.float64
+    dtype: type[np.float32] | type[np.float64] = np.float32 if single else np.float64
 
     def apply(values: Reals) -> Reals:
-        flat = [function(float(value)) for value in np.asarray(values, dtype).reshape(-1)]
-        return np.array(flat, dtype).reshape(np.shape(values))
+        given = values.astype(dtype)
+        found: Reals = np.array([function(float(value)) for value in given.reshape(-1)], dtype)
+        return found.reshape(given.shape)
 
     return apply
 
@@ -42,25 +43,28 @@ def round_half_away(values: Reals) -> Reals:
     return np.where(np.abs(values - whole) >= 0.5, whole + np.sign(values), whole).astype(values.dtype)
 
 
-def interpolation_points(function: Function, in_scale: Reals, in_zero: int, out_scale: Reals) -> Reals:
+def interpolation_points(
+    function: Function, scale: float, zero: int, out_scale: float, kind: type[np.float32] | type[np.float64]
+) -> Reals:
     """LUTPopulateInt16: outputs at each 128th int16 and behind the last one, `[513]`, whole, not yet clamped.
 
     Each point is moved by half of what the straight line to the next one misses in the middle. Outputs have the zero point 0.
 
     Args:
-        in_scale, out_scale: of the type that everything is computed in, float32 or float64.
+        scale, zero: of the input.
+        kind: what everything is computed in.
     """
-    kind = in_scale.dtype.type
+    real: Any = kind
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        least, most = in_scale * kind(-32768 - in_zero), in_scale * kind(32767 - in_zero)
-        step = (most - least) / kind(STEPS)
-        inverse = kind(65536) / (out_scale * kind(32767) - out_scale * kind(-32768))
-        at = np.arange(STEPS, dtype=kind)
+        least, most = real(scale) * real(-32768 - zero), real(scale) * real(32767 - zero)
+        step = (most - least) / real(STEPS)
+        inverse = real(65536) / (real(out_scale) * real(32767) - real(out_scale) * real(-32768))
+        at: Reals = np.arange(STEPS).astype(kind)
         value = function(least + at * step)
-        middle = function(least + at * step + step / kind(2))
-        following = function(least + (at + kind(1)) * step)
+        middle = function(least + at * step + step / real(2))
+        following = function(least + (at + real(1)) * step)
         sample = round_half_away(value * inverse)
-        line = round_half_away((following * inverse + sample) / kind(2))
-        bias = round_half_away((line - round_half_away(middle * inverse)) / kind(2))
+        line = round_half_away((following * inverse + sample) / real(2))
+        bias = round_half_away((line - round_half_away(middle * inverse)) / real(2))
         last = round_half_away(function(np.atleast_1d(most)) * inverse)
         return np.append(sample - bias, last)

@@ -109,8 +109,8 @@ def multiply(site: Site) -> Step:
     if operands.type == "int16":
         if out[1] > 0:
             refuse(site, "its output scale is too small for its input scales", "quantize the model again")
-        parameters = {"multiplier": out[0], "shift": out[1], **limits}
-        return _step(site, operands, "emb_mul_s16", "emb_mul.c", "emb_mul16_t", parameters)
+        plain = {"multiplier": out[0], "shift": out[1], **limits}
+        return _step(site, operands, "emb_mul_s16", "emb_mul.c", "emb_mul16_t", plain)
     parameters = {
         "out": _bounded_factor(site, out, 255 * 255),
         **_zeros(operands),

@@ -23,14 +23,14 @@ def ints(values: npt.ArrayLike) -> Ints:
 
 def doubling_high_multiply(a: npt.ArrayLike, b: npt.ArrayLike) -> Ints:
     """SaturatingRoundingDoublingHighMul: a × b / 2³¹, halves up."""
-    return np.minimum((ints(a) * ints(b) + 2**30) >> 31, INT32_MAX)
+    return ints(np.minimum((ints(a) * ints(b) + 2**30) >> 31, INT32_MAX))
 
 
 def divide_by_power(values: npt.ArrayLike, exponent: npt.ArrayLike) -> Ints:
     """RoundingDivideByPOT: values / 2^exponent, halves away from zero."""
     wide, power = ints(values), ints(exponent)
     half = np.where(power > 0, ints(1) << np.maximum(power - 1, 0), 0)
-    return np.sign(wide) * ((np.abs(wide) + half) >> power)
+    return ints(np.sign(wide) * ((np.abs(wide) + half) >> power))
 
 
 def scale(values: npt.ArrayLike, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Ints:
@@ -41,7 +41,7 @@ def scale(values: npt.ArrayLike, multiplier: npt.ArrayLike, shift: npt.ArrayLike
 
 def shift_left(values: npt.ArrayLike, exponent: int) -> Ints:
     """SaturatingRoundingMultiplyByPOT to the left."""
-    return np.clip(ints(values) << exponent, -(2**31), INT32_MAX)
+    return ints(np.clip(ints(values) << exponent, -(2**31), INT32_MAX))
 
 
 def exponential(values: Ints, integer_bits: int) -> Ints:

@@ -17,8 +17,9 @@ from embridge_edge.firmware_bridge.program import Constant, Step
 from embridge_edge.firmware_bridge.requantization import multiplier_of, product_factor
 
 BATCH_AXES = 3
-LARGEST_DEPTH: dict[str, int] = {"int8": 1 << 15, "int16": 1 << 16}
-"""Products summed up: 255 × 255 × 2¹⁵ stays below 2³¹, 2³⁰ × 2¹⁶ below 2⁴⁷."""
+LARGEST_PRODUCT: dict[str, int] = {"int8": 255 * 255, "int16": 1 << 30}
+LARGEST_DEPTH: dict[str, int] = {"int8": 1 << 14, "int16": 1 << 16}
+"""Products summed up: those of int8 stay below 2³⁰, those of int16 below 2⁴⁷."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,15 +111,6 @@ def _step(site: Site, sides: tuple[_Operand, _Operand], target: View, factor: fl
         refuse(site, f"it has {batches} axes of batches", f"reshape them to {BATCH_AXES}")
     depth = left.view.lengths[-1]
     _check_depth(site, depth, kind)
-    if kind == "int16":
-        multiplier, down = scaled_by(site, factor, "short")
-        shift = -down
-        if depth * factor >= 2:  # times 2³⁰, the largest product: more than 32 bits
-            refuse(site, "its output scale is too small for its input scales", "quantize the model again")
-    else:
-        multiplier, shift = multiplier_of(factor)
-        if shift > 30:
-            refuse(site, "its output scale is too small for its input scales", "quantize the model again")
     zeros = {
         "left_zero": left.tensor.zero_points[0],
         "right_zero": right.tensor.zero_points[0],
@@ -138,8 +130,7 @@ def _step(site: Site, sides: tuple[_Operand, _Operand], target: View, factor: fl
         "right_depth": right.view.steps[-1],
         "out_row": target.steps[-2],
         "out_column": target.steps[-1],
-        "multiplier": multiplier,
-        "shift": shift,
+        "factor": _factor(site, factor, depth, kind),
         **zeros,
     }
     stored = right.tensor.is_constant
@@ -162,6 +153,20 @@ def _step(site: Site, sides: tuple[_Operand, _Operand], target: View, factor: fl
         scratch_bytes=0 if kind == "int16" else 4 * target.lengths[-2] + depth,
         macs=site.op.macs,
     )
+
+
+def _factor(site: Site, factor: float, depth: int, kind: str) -> dict[str, int]:
+    """The fields of `emb_factor_t`, for sums of so many products."""
+    if kind == "int16":
+        multiplier, right = scaled_by(site, factor, "short")
+        fits, left = depth * LARGEST_PRODUCT[kind] * factor < 1 << 31, 0
+    else:
+        multiplier, shift = multiplier_of(factor)
+        left, right = 1 + max(shift, 0), max(-shift, 0)
+        fits = depth * LARGEST_PRODUCT[kind] << left < 1 << 31
+    if not fits:
+        refuse(site, "its output scale is too small for its input scales", "quantize the model again")
+    return {"multiplier": multiplier, "left": left, "right": right}
 
 
 def _check_depth(site: Site, depth: int, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -106,11 +107,10 @@ def _check_output(site: Site, zeros: Mapping[str, int]) -> None:
 
 def _points(site: Site) -> tuple[Constant, Constant]:
     """exp on [−10, 0] and 1 / (1 + x) on [0, 1], outputs of the scale 2 / 65535: LiteRT computes in double, TFLM in float."""
-    kind = np.float64 if site.profile == "litert-ref" else np.float32
-    out_scale, one = kind(2.0 / 65535.0), kind(1)
+    kind: Any = np.float64 if site.profile == "litert-ref" else np.float32
     exp = c_function("exp" if site.profile == "litert-ref" else "expf")
-    exponentials = interpolation_points(exp, kind(10.0 / 65535.0), 32767, out_scale)
-    inverses = interpolation_points(lambda x: one / (one + x), kind(1.0 / 65535.0), -32768, out_scale)
+    exponentials = interpolation_points(exp, 10.0 / 65535.0, 32767, 2.0 / 65535.0, kind)
+    inverses = interpolation_points(lambda x: kind(1) / (kind(1) + x), 1.0 / 65535.0, -32768, 2.0 / 65535.0, kind)
     stored = [table(np.clip(points, -32768, 32767), np.int16) for points in (exponentials, inverses)]
     return stored[0], stored[1]
 

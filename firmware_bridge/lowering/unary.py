@@ -102,8 +102,8 @@ def reciprocal_root(site: Site) -> Step:
     else:
         factor = 1.0 / (math.sqrt(given.scales[0]) * output.scales[0])
     multiplier, shift = multiplier_of(factor)
-    if shift - _RSQRT_BITS > 0:
-        refuse(site, "its output scale is too small for its input scale", "quantize the model again")
+    if not -31 <= shift - _RSQRT_BITS <= 0:
+        refuse(site, "its output scale does not fit its input scale", "quantize the model again")
     values = INPUTS - given.zero_points[0]
     roots, root_shifts = fixed_point.inverse_square_root(np.maximum(values, 1))
     raised = fixed_point.scale(1, roots, root_shifts + _RSQRT_BITS)
@@ -145,7 +145,7 @@ def _half_multiplier(factor: float) -> tuple[int, int]:
 
 def _half_doubling(a: Ints, b: int) -> Ints:
     """SaturatingRoundingDoublingHighMul of 16 bits."""
-    return np.minimum((a * b + 2**14) >> 15, 2**15 - 1)
+    return fixed_point.ints(np.minimum((a * b + 2**14) >> 15, 2**15 - 1))
 
 
 def _half_saturated(a: Ints) -> Ints:
@@ -233,7 +233,7 @@ def _float_table(site: Site, function: Function, types: tuple[str, ...] = ("int8
 def _float_table16(site: Site, function: Function) -> Step:
     """513 points, in float32."""
     given, output = site.input(0), site.output()
-    points = interpolation_points(function, np.float32(given.scales[0]), 0, np.float32(output.scales[0]))
+    points = interpolation_points(function, given.scales[0], 0, output.scales[0], np.float32)
     if np.isnan(points).any():
         refuse(site, "its function leaves float32 for some inputs", "quantize the model again")
     parameters = {"table": table(np.clip(points, -32768, 32767), np.int16), "count": given.elements}
@@ -275,7 +275,7 @@ def sigmoid_points() -> Ints:
         return np.asarray(65536 / (1 + np.exp(-x / 24)))
 
     error = (curve(at) + curve(at + 1)) / 2 - curve(at + 0.5)
-    points = np.floor(curve(at) - error / 2 + 0.5).astype(np.int64)
+    points = fixed_point.ints(np.floor(curve(at) - error / 2 + 0.5).astype(np.int64))
     points[-1] = 65535
     return points
 

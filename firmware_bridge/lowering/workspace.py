@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 VECTOR = 16
 """Bytes of a vector."""
@@ -52,7 +51,7 @@ def convolution(taps: int, outputs: int) -> int:
     return 4 * up_to(taps, VECTOR) + min(ROWS, outputs) * taps + VECTOR - 1
 
 
-def depthwise(fields: Mapping[str, Any]) -> int:
+def depthwise(fields: Mapping[str, int]) -> int:
     """Bytes for `emb_depthwise_rows_s8`, from the fields of its structure."""
     height, width = (
         Axis(*(fields[name] for name in (f"in_{a}", f"out_{a}", f"kernel_{a}", f"stride_{a}", f"dilation_{a}", pad)))

@@ -436,7 +436,6 @@ def networks(draw: st.DrawFn, most: int = 9) -> Network:
     for step in draw(st.lists(st.sampled_from(GROWTH), min_size=1, max_size=most)):
         step(grow)
     computed = [index for _, _, outputs, _, _ in network.ops for index in outputs]
-    if not computed:
-        computed = [unary(network, "RELU", network.inputs[0])]
-    network.outputs = sorted({computed[-1], *draw(st.lists(st.sampled_from(computed), max_size=2))})
+    last = unary(network, "RELU", (computed or network.inputs)[-1])  # a graph of nothing but RESHAPE is refused
+    network.outputs = sorted({last, *draw(st.lists(st.sampled_from([*computed, last]), max_size=2))})
     return network

@@ -144,7 +144,8 @@ def test_cppcheck_finds_nothing(models: Path, tmp_path: Path, layout: Layout) ->
     write_files(library(make_program(read_graph(content), "model", "tflm", layout), sha256(content).digest()), tmp_path)
     command = [
         # emb_core.h asserts what a right shift of a negative number does.
-        "cppcheck", "--std=c99", "--suppress=shiftTooManyBitsSigned", "--enable=warning,performance,portability", "--error-exitcode=1", "--inline-suppr", "--quiet",
+        "cppcheck", "--std=c99", "--suppress=shiftTooManyBitsSigned",
+        "--enable=warning,performance,portability", "--error-exitcode=1", "--inline-suppr", "--quiet",
         f"-I{tmp_path}/include", f"-I{tmp_path}/src", str(tmp_path / "src"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

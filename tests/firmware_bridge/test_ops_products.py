@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shutil
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.firmware_bridge.emulated import traces
+from embridge_edge.firmware_bridge.graph import read_graph
+from embridge_edge.firmware_bridge.passes import make_program
 from embridge_edge.firmware_bridge.program import Layout, Profile, Step
+from embridge_edge.firmware_bridge.verifying import seeded_inputs, verify_host
+from embridge_edge.hardware.boards import find_board
 from tests.firmware_bridge.single_op import (
     Spec,
     Values,
@@ -345,6 +352,8 @@ def _wide_invokes(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[li
     st.tuples(st.integers(1, 6), st.integers(1, 4)),
     st.tuples(st.integers(1, 3), st.integers(1, 3)),
     st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    st.sampled_from([1, 1, 2]),
     SAME_OR_VALID,
     FUSED,
     st.booleans(),
@@ -357,6 +366,8 @@ def test_products_of_16_bit_activations_are_bit_exact(
     channels: tuple[int, int],
     kernel: tuple[int, int],
     stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
     padding: int,
     fused: int,
     per_channel: bool,
@@ -364,21 +375,25 @@ def test_products_of_16_bit_activations_are_bit_exact(
 ) -> None:
     rng = np.random.default_rng(seed)
     in_c, factor = channels
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if op == "CONV_2D":
+        factor *= groups
     out_c = in_c * factor if op == "DEPTHWISE_CONV_2D" else factor
     options: dict[str, Any] = {"fusedActivationFunction": fused, "quantizedBiasType": 2 if kind == "int32" else 4}
     if op == "FULLY_CONNECTED":
         x, shape = _wide_input(rng, (image[1], in_c)), (image[1], out_c)
         weights, taps, name = _weighted(rng, (out_c, in_c), 0, per_channel), in_c, "FullyConnectedOptions"
     else:
-        height, width = (max(size, reach) for size, reach in zip(image[1:], kernel, strict=True))
-        x = _wide_input(rng, (image[0], height, width, in_c))
+        height, width = (max(size, span) for size, span in zip(image[1:], reach, strict=True))
+        x = _wide_input(rng, (image[0], height, width, in_c * (groups if op == "CONV_2D" else 1)))
         shape = (
             image[0],
-            _length(height, kernel[0], stride[0], padding),
-            _length(width, kernel[1], stride[1], padding),
+            _length(height, reach[0], stride[0], padding),
+            _length(width, reach[1], stride[1], padding),
             out_c,
         )
         options |= {"padding": padding, "strideH": stride[0], "strideW": stride[1]}
+        options |= {"dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}
         if op == "CONV_2D":
             weights, taps, name = _weighted(rng, (out_c, *kernel, in_c), 0, per_channel), in_c, "Conv2DOptions"
         else:
@@ -448,3 +463,48 @@ def test_constant_matrix_becomes_a_product_of_rows() -> None:
     (step,) = lowered(model, "tflm", "pairs")
     assert isinstance(step, Step)
     assert step.kernel == "emb_pointwise_pairs_s8"
+
+
+def _vectors(depth: int, kind: str) -> list[bytes]:
+    """A product, a convolution and a transposed one whose sums run over `depth` values that lie together."""
+    rng = np.random.default_rng(depth)
+    zero, wide = (3, False) if kind == "int8" else (0, True)
+    x = Spec((1, 4, 5, depth), kind, 0.01, zero)
+    output_scale = 0.2 if wide else 0.05
+    weights = constant(random_values(rng, (3, 2, 3, depth)), np.int8, 0.02)
+    bias = constant(rng.integers(-9, 9, 3), np.int64 if wide else np.int32, 0.0002)
+    options: dict[str, Any] = {"padding": 0, "strideH": 1, "strideW": 1}
+    output = Spec((1, 4, 5, 3), kind, output_scale, zero)
+    right = Spec((1, 4, 3, depth), kind, 0.01, -zero)
+    product = Spec((1, 4, 5, 3), kind, output_scale, zero)
+    return [
+        model_of("CONV_2D", [x, weights, bias], [output], ("Conv2DOptions", options), version=4),
+        model_of(
+            "TRANSPOSE_CONV",
+            [constant((1, 4, 5, 3)), weights, x, bias],
+            [output],
+            ("TransposeConvOptions", options),
+            version=3,
+        ),
+        model_of(
+            "BATCH_MATMUL", [x, right], [product], ("BatchMatMulOptions", {"adjX": False, "adjY": True}), version=4
+        ),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("board", "layout"), [("qemu-m4", "pairs"), ("qemu-m55", "vectors")])
+@pytest.mark.parametrize("kind", ["int8", "int16"])
+def test_emulated_cores_give_the_same_bits(board: str, layout: Layout, kind: str) -> None:
+    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}: make arm")
+    for content in itertools.chain.from_iterable(_vectors(depth, kind) for depth in (3, 21)):
+        graph = read_graph(content)
+        program = make_program(graph, "net", "tflm", layout)
+        inputs = list(seeded_inputs(graph, 6))
+        checked, on_host = verify_host(program, content, inputs)
+        assert checked.ok
+        for wanted, found in zip(on_host, traces(program, find_board(board), inputs), strict=True):
+            for index, values in wanted.items():
+                np.testing.assert_array_equal(found[index], values)
