@@ -38,9 +38,53 @@ WRITTEN = (
 
 LONGEST_NAME = 40
 RESERVED = frozenset(
-    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic stdbool "
-    "stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype "
-    "int8 int16 int32 int64 uint8 uint16 uint32 uint64 intptr uintptr intmax uintmax size ssize ptrdiff max_align".split()
+    {
+        "assert",
+        "complex",
+        "ctype",
+        "errno",
+        "fenv",
+        "float",
+        "inttypes",
+        "iso646",
+        "limits",
+        "locale",
+        "math",
+        "setjmp",
+        "signal",
+        "stdalign",
+        "stdarg",
+        "stdatomic",
+        "stdbool",
+        "stddef",
+        "stdint",
+        "stdio",
+        "stdlib",
+        "stdnoreturn",
+        "string",
+        "tgmath",
+        "threads",
+        "time",
+        "uchar",
+        "wchar",
+        "wctype",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "intptr",
+        "uintptr",
+        "intmax",
+        "uintmax",
+        "size",
+        "ssize",
+        "ptrdiff",
+        "max_align",
+    }
 )
 """Names that C itself has as NAME.h or NAME_t: a library of that name would hide them from its own sources."""
 PAIRED_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")

@@ -353,4 +353,3 @@ def _lying(fields: Mapping[str, int]) -> dict[str, int]:
 def shapes(given: Tensor, output: Tensor, kernel: str, window: Mapping[str, int]) -> str:
     stride = f", stride {window['stride_h']}×{window['stride_w']}"
     return f"{list(given.shape)} → {list(output.shape)}, kernel {kernel}{stride}"
-

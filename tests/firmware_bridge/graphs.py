@@ -90,9 +90,7 @@ class Network:
         codes = []
         for name, version in kinds:
             code = getattr(schema.BuiltinOperator, name)
-            codes.append(
-                schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), version=version, builtinCode=code)
-            )
+            codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), version=version, builtinCode=code))
         operators = [
             schema.OperatorT(
                 opcodeIndex=kinds.index((name, version)), inputs=inputs, outputs=outputs,
@@ -158,7 +156,13 @@ def convolution(
 
 
 def dense(
-    network: Network, given: int, out_c: int, scale: tuple[float, int] = SCALES[0], *, activation: int = NONE, seed: int = 0
+    network: Network,
+    given: int,
+    out_c: int,
+    scale: tuple[float, int] = SCALES[0],
+    *,
+    activation: int = NONE,
+    seed: int = 0,
 ) -> int:
     """A FULLY_CONNECTED of random weights over the last axis."""
     rng = np.random.default_rng(seed)
@@ -190,7 +194,12 @@ def unary(network: Network, name: str, given: int, scale: tuple[float, int] | No
 
 
 def sum_of(
-    network: Network, first: int, second: int | Spec, scale: tuple[float, int] = SCALES[0], name: str = "ADD", activation: int = NONE
+    network: Network,
+    first: int,
+    second: int | Spec,
+    scale: tuple[float, int] = SCALES[0],
+    name: str = "ADD",
+    activation: int = NONE,
 ) -> int:
     """ADD, SUB or MUL; the second may be a constant."""
     options = (f"{name.capitalize()}Options", {"fusedActivationFunction": activation})
@@ -218,7 +227,9 @@ def split(network: Network, given: int, parts: int, axis: int = -1) -> list[int]
     return list(range(first, first + parts))
 
 
-def pooling(network: Network, name: str, given: int, window: tuple[int, int], stride: tuple[int, int], padding: int) -> int:
+def pooling(
+    network: Network, name: str, given: int, window: tuple[int, int], stride: tuple[int, int], padding: int
+) -> int:
     """AVERAGE_POOL_2D or MAX_POOL_2D."""
     before = network.tensors[given]
     batches, height, width, channels = before.shape

@@ -113,7 +113,9 @@ def test_numbers_at_the_ends_of_their_types_compile_and_are_equal() -> None:
     rows = Spec((2, 4), "int8", 2.0**-30, data=np.zeros((2, 4), np.int8))
     bias = Spec((2,), "int32", 2.0**-50, data=np.array([-(2**31) + 1, 2**31 - 1], np.int32))
     options = ("FullyConnectedOptions", {})
-    network.outputs = [network.op("FULLY_CONNECTED", [given, rows, bias], Spec((1, 2), scale=2.0**-25), options, version=4)]
+    network.outputs = [
+        network.op("FULLY_CONNECTED", [given, rows, bias], Spec((1, 2), scale=2.0**-25), options, version=4)
+    ]
     content = network.model()
     for profile in ("litert-ref", "tflm"):
         program = make_program(read_graph(content), "model", profile, "pairs")  # type: ignore[arg-type]

@@ -325,7 +325,9 @@ def constants_before() -> Network:
     turned = network.op("TRANSPOSE", [shaped, constant([1, 0])], Spec((4, 6), "int8", 0.01), ("TransposeOptions", {}))
     bias = constant(rng.integers(-99, 99, 4), np.int32, 0.01 * 0.05)
     options = ("FullyConnectedOptions", {})
-    network.outputs = [network.op("FULLY_CONNECTED", [given, turned, bias], Spec((2, 4), scale=0.2), options, version=4)]
+    network.outputs = [
+        network.op("FULLY_CONNECTED", [given, turned, bias], Spec((2, 4), scale=0.2), options, version=4)
+    ]
     return network
 
 
