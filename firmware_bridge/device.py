@@ -53,6 +53,20 @@ class Device:
     samples: RawSamples
 
 
+def stored_chain(about: Mapping[str, Any]) -> tuple[SignalChain, list[Head]]:
+    """The signal chain and the heads that a model's metadata holds under "chain" and "heads".
+
+    Raises:
+        EdgeError: they are not what an export writes.
+    """
+    try:
+        return SignalChain.from_dict(about["chain"]), [Head.from_dict(head) for head in about.get("heads", ())]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise EdgeError(
+            "The model's metadata holds a signal chain or a head that cannot be read; export it again, or use --network-only."
+        ) from None
+
+
 def device_of(about: Mapping[str, Any], graph: Graph, samples: RawSamples, head_kind: str | None = None) -> Device:
     """The device of a model, from the metadata that it carries.
 
@@ -63,8 +77,7 @@ def device_of(about: Mapping[str, Any], graph: Graph, samples: RawSamples, head_
     Raises:
         EdgeError: the graph is not the one that the metadata describes, or there is no such head.
     """
-    chain = SignalChain.from_dict(about["chain"])
-    heads = [Head.from_dict(head) for head in about.get("heads", ())]
+    chain, heads = stored_chain(about)
     chosen = [head for head in heads if head_kind in (None, head.kind)]
     if not chosen:
         kinds = ", ".join(head.kind for head in heads) or "none"

@@ -111,7 +111,9 @@ def traces(
             size = trace_bytes(program)
             if done.exit_status or len(done.output) != size * len(part):
                 raise EdgeError(f"The program on {board.name} ended early (status {done.exit_status}); report this.")
-            found += [split_trace(program, done.output[at : at + size]) for at in range(0, len(done.output), size)]
+            found += [
+                split_trace(program, done.output[at * size : (at + 1) * size], values) for at, values in enumerate(part)
+            ]
     return found
 
 
@@ -179,6 +181,45 @@ def selftest(files: Mapping[str, str], main: str, board: Board, optimise: str = 
             extra_flags=(*WARNINGS, "-ffp-contract=off"),
         )
         return run(built.elf, board, timeout_s=TIMEOUT_S).exit_status
+
+
+DEVICE_MAIN = """#include "emb.h"
+
+static emb_t device_context;
+
+int main(void)
+{
+    static emb_sample_t frame[EMB_FRAME_CHANNELS];
+    static emb_decision_t decision;
+    emb_init(&device_context);
+    (void)emb_push(&device_context, frame, 1);
+    return emb_poll(&device_context, &decision) == 0 || emb_label(0) == NULL;
+}
+"""
+"""An application that uses what every application does, for sizes."""
+
+
+def device_symbols(files: Mapping[str, str], board: Board, optimise: str = "-O3") -> tuple[tuple[Symbol, ...], int]:
+    """What an application gets with the package of a signal chain: its symbols, and bytes of one `emb_t`.
+
+    Raises:
+        EdgeError: the compiler is missing or refuses.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_files({**files, "main.c": DEVICE_MAIN}, folder)
+        sources = [folder / path for path in files if path.startswith("src/") and path.endswith(".c")]
+        linked = build(
+            board,
+            [*sources, folder / "main.c"],
+            folder=folder / "build",
+            includes=(folder / "src",),
+            optimise=optimise,
+            extra_flags=(*WARNINGS, "-ffp-contract=off"),
+        )
+        own = [symbol for made in linked.objects[:-1] for symbol in sizes(made).symbols]
+        context = sum(symbol.size for symbol in linked.sizes.symbols if symbol.name == "device_context")
+        return library_symbols(linked.sizes.symbols, own), context
 
 
 def _built(program: Program, board: Board, folder: Path, main: str, optimise: str, defines: Sequence[str]) -> Built:

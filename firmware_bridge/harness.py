@@ -70,8 +70,8 @@ def _traced(program: Program) -> list[int]:
     return [*_written(program), *program.graph.outputs]
 
 
-def split_trace(program: Program, raw: bytes) -> dict[int, Values]:
-    """The trace of one inference as arrays, aliases included; outputs as they are at its end."""
+def split_trace(program: Program, raw: bytes, inputs: Sequence[Values]) -> dict[int, Values]:
+    """The trace of one inference on these inputs as arrays, aliases included; outputs as they are at its end."""
     parts: list[tuple[int, Values]] = []
     at = 0
     for index in _traced(program):
@@ -81,10 +81,12 @@ def split_trace(program: Program, raw: bytes) -> dict[int, Values]:
         at += tensor.size_bytes
     written = len(_written(program))
     found = dict(parts[:written])
-    for alias, source in program.aliases.items():
-        if source in found:
-            found[alias] = found[source].reshape(program.tensor(alias).shape)
-    return found | dict(parts[written:])
+    known = dict(zip(program.graph.inputs, inputs, strict=True)) | found
+    aliases = {
+        alias: np.asarray(known[source]).reshape(program.tensor(alias).shape)
+        for alias, source in program.aliases.items()
+    }
+    return found | aliases | dict(parts[written:])
 
 
 def copy_inputs(program: Program, context: str) -> str:
@@ -187,4 +189,4 @@ class HostLibrary:
             inputs: one array for each of the graph's inputs, of its shape and type.
         """
         self._loaded.harness_run(packed_inputs(self._program, inputs))
-        return split_trace(self._program, bytes(self._trace))
+        return split_trace(self._program, bytes(self._trace), inputs)

@@ -79,7 +79,10 @@ def _compile(sources: Iterable[Path], made: Path, options: Sequence[str]) -> Non
     if compiler is None:
         raise EdgeError("A C compiler is needed to check generated code; install gcc or set CC.")
     command = [compiler, "-std=c99", *WARNINGS, *options, "-o", str(made), *(str(source) for source in sources)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # A compiler that is interrupted leaves its temporary files; here they vanish with the folder.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(made.parent)}
+    )
     if done.returncode:
         line = next((line for line in done.stderr.splitlines() if "error" in line), "no message")
         raise EdgeError(f"The generated C does not compile ({line.strip()}); report this with the model.")

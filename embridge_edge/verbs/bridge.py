@@ -37,55 +37,12 @@ WRITTEN = (
 """What the verb writes into --out."""
 
 LONGEST_NAME = 40
-RESERVED = frozenset(
-    {
-        "assert",
-        "complex",
-        "ctype",
-        "errno",
-        "fenv",
-        "float",
-        "inttypes",
-        "iso646",
-        "limits",
-        "locale",
-        "math",
-        "setjmp",
-        "signal",
-        "stdalign",
-        "stdarg",
-        "stdatomic",
-        "stdbool",
-        "stddef",
-        "stdint",
-        "stdio",
-        "stdlib",
-        "stdnoreturn",
-        "string",
-        "tgmath",
-        "threads",
-        "time",
-        "uchar",
-        "wchar",
-        "wctype",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "intptr",
-        "uintptr",
-        "intmax",
-        "uintmax",
-        "size",
-        "ssize",
-        "ptrdiff",
-        "max_align",
-    }
-)
+_C_NAMES = """
+assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic
+stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype int8 int16 int32 int64
+uint8 uint16 uint32 uint64 intptr uintptr intmax uintmax size ssize ptrdiff max_align
+"""
+RESERVED = frozenset(_C_NAMES.split())
 """Names that C itself has as NAME.h or NAME_t: a library of that name would hide them from its own sources."""
 PAIRED_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
 EXAMPLE = "examples/host/main.c"
@@ -102,7 +59,7 @@ class Wanted:
         version: of the package.
         network_only: leave out the signal chain that the model carries.
         head: kind of the head that decides; None for the model's first.
-        sample_bits: of the integers that the converter gives.
+        sample_bits: of the integers that the converter gives; None for 16.
         unit_per_count: what one of them is in the chain's unit.
         address: where the model's section is to lie in flash; None for the linker's choice.
         tflm: also write what TensorFlow Lite Micro needs.
@@ -114,7 +71,7 @@ class Wanted:
     version: str = "1.0.0"
     network_only: bool = False
     head: str | None = None
-    sample_bits: int = 16
+    sample_bits: int | None = None
     unit_per_count: float | None = None
     address: int | None = None
     tflm: bool = False
@@ -176,11 +133,11 @@ class BridgeReport:
     def _counted(self, measured: Measured) -> list[str]:
         widest = max(len(step.kernel) for step in measured.steps)
         return [
-            f"  {measured.instructions:,} instructions per inference at {measured.optimise} on {measured.board}: executed on an "
+            f"  {measured.instructions:,} instructions per inference of the network at {measured.optimise} on {measured.board}: executed on an "
             "emulated core, neither cycles nor time",
             *(
                 f"  {step.op:4} {step.name:20} {step.kernel:{widest}} {step.instructions:12,} {step.macs:12,} MACs"
-                + (f" {step.instructions / step.macs:7.2f} each" if step.macs else "")
+                + (f" {step.instructions / step.macs:7.2f} per MAC" if step.macs else "")
                 for step in measured.steps
             ),
         ]
@@ -194,6 +151,7 @@ class BridgeReport:
 
     def to_json(self) -> dict[str, Any]:
         measured, found = self.measured, self.verification
+        network_ram = self.program.arena_bytes + self.program.state_bytes
         return {
             "model": str(self.model),
             "target": self.target.name,
@@ -223,9 +181,10 @@ class BridgeReport:
                 }
                 for step in (measured.steps if measured else ())
             ],
-            "code_flash_bytes": measured.code_bytes if measured else None,
-            "const_bytes": self.const_bytes,
-            "ram_bytes": self.program.arena_bytes + self.program.state_bytes,
+            "code_flash_bytes": self.sizes.code_bytes if self.sizes else None,
+            "const_bytes": self.sizes.constant_bytes if self.sizes else self.const_bytes,
+            "ram_bytes": self.sizes.arena_bytes + self.sizes.state_bytes if self.sizes else network_ram,
+            "network_ram_bytes": network_ram,
             "live_activation_bytes": self.program.live_bytes,
             "stack_bytes": self.sizes.stack_bytes if self.sizes else None,
             "sizes": self.sizes.to_json() if self.sizes else None,
@@ -273,19 +232,25 @@ def bridge(
     found = find_target(target)
     board = _board_of(found) if measure else None
     content = _read(model)
-    graph = read_graph(content)
+    digest, graph = sha256(content).digest(), read_graph(content)
+    if graph.weights_at_offsets:  # where TFLM would read nothing
+        content = repack_inline(content)
+        graph = read_graph(content)
     about = None if wanted.network_only else metadata.read(content)
     with_chain = about is not None and "chain" in about and about.get("heads")
+    _refuse_useless(wanted, bool(with_chain))
     name = devices.NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(found))
     device = _device(about or {}, program, wanted) if with_chain else None
-    inline = repack_inline(content) if graph.weights_at_offsets else content  # TFLM reads no other weights
-    verification = _verified(program, inline, found, verify, seed, wanted, progress) if verify else None
+    verification = _verified(program, content, found, verify, seed, wanted, progress) if verify else None
     measured = _measured(program, board, seed, wanted) if board is not None else None
     sizes = _sizes(program, measured, found) if measured is not None else None
-    files = _package(model, program, sha256(content).digest(), inline, device, found, wanted, sizes)
+    files = _package(model, program, digest, content, device, found, wanted, sizes)
+    if device is not None and sizes is not None and board is not None:
+        sizes = _with_chain(sizes, files, board, wanted)
+        files = _package(model, program, digest, content, device, found, wanted, sizes)
     if wanted.tflm:
-        files |= _tflm_files(program.name, inline, graph)
+        files |= _tflm_files(program.name, content, graph)
     selftests = _selftests(files, found, wanted, progress) if verify else {}
     report = BridgeReport(
         model=model,
@@ -305,6 +270,45 @@ def bridge(
             (temporary / path).write_bytes(written.encode("utf-8") if isinstance(written, str) else written)
         write_json(temporary / "bridge.json", report.to_json())
     return report
+
+
+def _refuse_useless(wanted: Wanted, with_chain: bool) -> None:
+    """Refuse what would change nothing.
+
+    Raises:
+        EdgeError: an option of the chain for a network alone, or the other way round.
+    """
+    if with_chain and wanted.name is not None:
+        raise EdgeError("The library of a signal chain is always called emb; leave out --name, or use --network-only.")
+    if with_chain and wanted.address is not None:
+        raise EdgeError("--address places a network alone, not its signal chain and head; use --network-only.")
+    chain_options = {
+        "--head": wanted.head, "--sample-bits": wanted.sample_bits, "--unit-per-count": wanted.unit_per_count,
+    }  # fmt: skip
+    useless = [option for option, value in chain_options.items() if value is not None]
+    if useless and not with_chain:
+        raise EdgeError(f"{useless[0]} is for a model with a signal chain and a head; leave it out.")
+
+
+def _with_chain(sizes: SizeReport, files: dict[str, str | bytes], board: Board, wanted: Wanted) -> SizeReport:
+    """The sizes of the network with those of chain, head and context added."""
+    from embridge_edge.firmware_bridge import emulated
+    from embridge_edge.firmware_bridge.device import NAME
+
+    texts = {path: text for path, text in files.items() if isinstance(text, str)}
+    symbols, context = emulated.device_symbols(texts, board, f"-{wanted.optimise}")
+    code: dict[str, int] = {}
+    for symbol in symbols:
+        if symbol.section.startswith(".text"):
+            code[symbol.name] = code.get(symbol.name, 0) + symbol.size
+    constants = sum(symbol.size for symbol in symbols if symbol.section.startswith(".rodata"))
+    return dataclasses.replace(
+        sizes,
+        name=NAME,
+        code=dict(sorted(code.items(), key=lambda item: -item[1])),
+        constants={**sizes.constants, "chain and head": constants - sizes.constant_bytes},
+        state_bytes=context - sizes.arena_bytes,
+    )
 
 
 def layout_for(target: Target) -> Layout:
@@ -402,15 +406,15 @@ def _sizes(program: Program, measured: Measured, target: Target) -> SizeReport:
 
 def _device(about: dict[str, Any], program: Program, wanted: Wanted) -> Device:
     from embridge_edge.firmware_bridge.chain import RawSamples
-    from embridge_edge.firmware_bridge.device import device_of
+    from embridge_edge.firmware_bridge.device import device_of, stored_chain
 
-    volts = about["chain"].get("unit") == "V"
-    if volts and wanted.unit_per_count is None:
+    chain, _ = stored_chain(about)
+    if chain.unit == "V" and wanted.unit_per_count is None:
         raise EdgeError(
             "The model's signal chain takes volts: say what one count of the converter is with --unit-per-count VOLTS "
             "(0.195e-6 for an RHD2000), or write the network alone with --network-only."
         )
-    samples = RawSamples(bits=wanted.sample_bits, unit_per_count=wanted.unit_per_count or 1.0)
+    samples = RawSamples(bits=wanted.sample_bits or 16, unit_per_count=wanted.unit_per_count or 1.0)
     return device_of(about, program.graph, samples, wanted.head)
 
 
@@ -462,7 +466,8 @@ def _package(
         usage=usage(device) if device else "",
     )
     if device is not None:
-        description = dataclasses.replace(description, name=NAME)
+        context = sizes.arena_bytes + sizes.state_bytes if sizes else 0
+        description = dataclasses.replace(description, name=NAME, context_bytes=context, ports=())
     package: dict[str, str | bytes] = dict(packages.package(files, description))
     if address is not None:
         package[f"{program.name}_model.bin"] = section.image(program, digest, address)
@@ -531,9 +536,7 @@ def address_of(text: str | None) -> int | None:
 @click.option(
     "--sample-bits",
     type=click.Choice(["16", "32"]),
-    default="16",
-    show_default=True,
-    help="Of the converter's samples.",
+    help="Of the converter's samples; 16 unless said.",
 )
 @click.option("--unit-per-count", type=float, metavar="X", help="What one count is in the chain's unit, such as volts.")
 @click.option("--address", metavar="ADDRESS", help="Where the model lies in flash, to update it without the firmware.")
@@ -551,7 +554,7 @@ def command(
     optimise: str,
     network_only: bool,
     head: str | None,
-    sample_bits: str,
+    sample_bits: str | None,
     unit_per_count: float | None,
     address: str | None,
     tflm: bool,
@@ -560,7 +563,7 @@ def command(
 ) -> None:
     """Write the int8 .tflite MODEL as a C library for a target."""
     wanted = Wanted(
-        profile, name, package_version, network_only, head, int(sample_bits), unit_per_count, address_of(address), tflm,
+        profile, name, package_version, network_only, head, int(sample_bits) if sample_bits else None, unit_per_count, address_of(address), tflm,
         optimise,
     )  # fmt: skip
     report = bridge(

@@ -66,7 +66,26 @@ def pack_archive(files: Mapping[str, str]) -> bytes:
     return written.getvalue()
 
 
+NETWORK_THREADS = (
+    "Two contexts are independent. One model's context must not be used by two threads or interrupts at once."
+)
+CHAIN_THREADS = (
+    "One producer calls `emb_push`, one consumer `emb_poll`: an interrupt and the main loop, or two threads. Nothing is locked. "
+    "Two contexts are independent."
+)
+NETWORK_SELFTEST = (
+    "`{name}_selftest(&model)` runs one inference on a fixed input and returns how many values differ from that reference; 0 is\n"
+    "right. It costs one inference: call it at boot, or once per board and compiler."
+)
+CHAIN_SELFTEST = (
+    "`emb_selftest(&emb)` replays stored samples through chain, network and head; 0 is right, else it says what differs first "
+    "(`emb.h`).\nIt starts the context afresh: call it at boot before samples come, or once per board and compiler. Its tables take "
+    "flash only where it is called."
+)
+
+
 def _readme(tree: Tree, description: Description) -> str:
+    with_chain = not description.ports
     values = {
         "name": description.name,
         "upper": description.upper,
@@ -77,7 +96,13 @@ def _readme(tree: Tree, description: Description) -> str:
         "profile": description.profile,
         "exactness": EXACTNESS[description.profile],
         "model_sha256": description.model_sha256.hex(),
-        "needs_ram": f"{description.context_bytes:,}",
+        "needs_ram": f"{description.context_bytes:,}"
+        if description.context_bytes
+        else f"`sizeof({description.name}_t)`",
+        "threads": CHAIN_THREADS if with_chain else NETWORK_THREADS,
+        "selftest": CHAIN_SELFTEST if with_chain else NETWORK_SELFTEST.format(name=description.name),
+        "section": f"{description.name}_model" if with_chain else description.name,
+        "section_upper": f"{description.upper}_MODEL" if with_chain else description.upper,
         "needs_float": "* `-ffp-contract=off`, which its build files set where they can; Arduino's cannot"
         if tree.has_float
         else "* no floating point",
@@ -112,6 +137,8 @@ def _usage(description: Description) -> str:
 
 
 def _ports(description: Description) -> str:
+    if not description.ports:
+        return "`emb.h` says what else there is: `emb_interrupt` for a gap in the samples, `emb_lost` for what the ring had no room for."
     lines = ["| function | tensor | type | shape | real value |", "|---|---|---|---|---|"]
     for port in description.ports:
         real = "as it is" if port.scale is None else f"{port.scale:.9g} × (q − {port.zero_point})"

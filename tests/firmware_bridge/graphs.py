@@ -31,12 +31,14 @@ class Network:
         tensors: what each tensor is.
         names: as the file is to have them.
         ops: name, inputs, outputs, options and version of each.
+        intermediates: of ops that have any, by the op's position.
         inputs, outputs: of the model.
     """
 
     tensors: list[Spec] = dataclasses.field(default_factory=list)
     names: list[str] = dataclasses.field(default_factory=list)
     ops: list[tuple[str, list[int], list[int], Options | None, int]] = dataclasses.field(default_factory=list)
+    intermediates: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     inputs: list[int] = dataclasses.field(default_factory=list)
     outputs: list[int] = dataclasses.field(default_factory=list)
 
@@ -54,15 +56,21 @@ class Network:
     def op(
         self,
         name: str,
-        given: Sequence[int | Spec],
+        given: Sequence[int | Spec | None],
         output: Spec | Sequence[Spec],
         options: Options | None = None,
         *,
         version: int = 1,
         called: str | None = None,
+        intermediates: Sequence[Spec] = (),
     ) -> int:
-        """A new op; constants are given as they are. Returns its first output; further ones come right behind it."""
-        inputs = [one if isinstance(one, int) else self.tensor(one) for one in given]
+        """A new op; constants and variables are given as they are, None where an optional input is absent.
+
+        Returns its first output; further ones come right behind it.
+        """
+        inputs = [-1 if one is None else one if isinstance(one, int) else self.tensor(one) for one in given]
+        if intermediates:
+            self.intermediates[len(self.ops)] = [self.tensor(one) for one in intermediates]
         outputs = [self.tensor(one, called) for one in ([output] if isinstance(output, Spec) else output)]
         self.ops.append((name, inputs, outputs, options, version))
         return outputs[0]
@@ -96,8 +104,9 @@ class Network:
                 opcodeIndex=kinds.index((name, version)), inputs=inputs, outputs=outputs,
                 builtinOptionsType=getattr(schema.BuiltinOptions, options[0]) if options else 0,
                 builtinOptions=getattr(schema, f"{options[0]}T")(**options[1]) if options else None,
+                intermediates=self.intermediates.get(at),
             )
-            for name, inputs, outputs, options, version in self.ops
+            for at, (name, inputs, outputs, options, version) in enumerate(self.ops)
         ]  # fmt: skip
         graph = schema.SubGraphT(tensors=tensors, inputs=self.inputs, outputs=self.outputs, operators=operators)
         return pack(schema.ModelT(version=3, operatorCodes=codes, subgraphs=[graph], buffers=buffers))
@@ -137,9 +146,10 @@ def convolution(
     shape = (1, *kernel, channels) if depthwise else (out_c, *kernel, in_c)
     axis = 3 if depthwise else 0
     scales = rng.uniform(0.002, 0.02, channels).astype(np.float32)
+    bias_type = np.int64 if before.type == "int16" else np.int32
     inputs: list[int | Spec] = [given, constant(rng.integers(-127, 128, shape), np.int8, scales, axis=axis)]
     if bias:
-        inputs.append(constant(rng.integers(-3000, 3000, channels), np.int32, scales * float(before.scale)))  # type: ignore[arg-type]
+        inputs.append(constant(rng.integers(-3000, 3000, channels), bias_type, scales * float(before.scale)))  # type: ignore[arg-type]
     options = {
         "padding": padding, "strideH": stride[0], "strideW": stride[1], "dilationHFactor": dilation[0],
         "dilationWFactor": dilation[1], "fusedActivationFunction": activation,
@@ -149,7 +159,7 @@ def convolution(
     kind = "DepthwiseConv2D" if depthwise else "Conv2D"
     name = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     if not bias:
-        inputs.append(constant(np.zeros(channels), np.int32, scales * float(before.scale)))  # type: ignore[arg-type]
+        inputs.append(constant(np.zeros(channels), bias_type, scales * float(before.scale)))  # type: ignore[arg-type]
     return network.op(
         name, inputs, like(before, (*out, channels), scale), (f"{kind}Options", options), version=3, called=called
     )
@@ -170,9 +180,33 @@ def dense(
     in_c = before.shape[-1]
     rows = int(np.prod(before.shape)) // in_c
     weights = constant(rng.integers(-127, 128, (out_c, in_c)), np.int8, 0.007)
-    bias = constant(rng.integers(-3000, 3000, out_c), np.int32, 0.007 * float(before.scale))  # type: ignore[arg-type]
+    bias = constant(
+        rng.integers(-3000, 3000, out_c), np.int64 if before.type == "int16" else np.int32, 0.007 * float(before.scale)
+    )  # type: ignore[arg-type]
     options = ("FullyConnectedOptions", {"fusedActivationFunction": activation})
     return network.op("FULLY_CONNECTED", [given, weights, bias], like(before, (rows, out_c), scale), options, version=4)
+
+
+def lstm(network: Network, given: int, cells: int, scale: tuple[float, int] = TANH, *, seed: int = 0) -> int:
+    """A UNIDIRECTIONAL_SEQUENCE_LSTM of random weights and a state of its own."""
+    rng = np.random.default_rng(seed)
+    before = network.tensors[given]
+    batches, steps, inputs = before.shape
+    step = float(np.float32(0.02) * np.float32(before.scale))  # type: ignore[arg-type]
+
+    def weights(columns: int) -> list[Spec | int | None]:
+        return [constant(rng.integers(-127, 128, (cells, columns)), np.int8, 0.02) for _ in range(4)]
+
+    biases = [constant(rng.integers(-500, 500, cells), np.int32, step) for _ in range(4)]
+    hidden = Spec((batches, cells), "int8", *scale, variable=True)
+    cell = Spec((batches, cells), "int16", 2.0**-11, variable=True)
+    intermediates = [*(Spec((0,), "int16", 2.0**-12) for _ in range(4)), Spec((0,), "int8", *scale)]
+    return network.op(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM",
+        [given, *weights(inputs), *weights(cells), None, None, None, *biases, None, None, hidden, cell, *[None] * 4],
+        Spec((batches, steps, cells), "int8", *scale),
+        ("UnidirectionalSequenceLSTMOptions", {"fusedActivationFunction": 4}), intermediates=intermediates,
+    )  # fmt: skip
 
 
 def pad(network: Network, given: int, amounts: Sequence[tuple[int, int]]) -> int:

@@ -36,6 +36,7 @@ from tests.firmware_bridge.graphs import (
     convolution,
     dense,
     like,
+    lstm,
     networks,
     pad,
     pooling,
@@ -44,12 +45,14 @@ from tests.firmware_bridge.graphs import (
     sum_of,
     unary,
 )
-from tests.firmware_bridge.single_op import Spec, constant
+from tests.firmware_bridge.single_op import Spec, by_oracle, constant
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "pairs", "vectors")
 QUICK = ("-O0",)
 """Kernels that are compiled for one comparison of few values."""
-CAREFUL = ("-O1", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
+FINE = (1 / 4096 * 1.1, 0)
+"""Scale of activations of 16 bits."""
+CAREFUL = (*QUICK, "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 
 
 def program_of(network: Network, profile: Profile = "litert-ref", layout: Layout = "rows") -> Program:
@@ -87,7 +90,7 @@ def test_random_graphs_equal_both_references_in_every_tensor_and_layout(network:
     assert_equal(network)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(most=5), st.sampled_from(PROFILES), st.sampled_from(LAYOUTS))
 def test_random_graphs_equal_the_reference_without_undefined_behaviour(
     network: Network, profile: Profile, layout: Layout
@@ -340,12 +343,54 @@ def scalars_and_many_axes() -> Network:
     return network
 
 
+def sixteen_bits() -> Network:
+    """From int8 to activations of 16 bits and back, with a skip across everything between."""
+    network = Network()
+    kept = network.op("QUANTIZE", [network.input((1, 6, 5, 3))], Spec((1, 6, 5, 3), "int16", FINE[0]))
+    padded = pad(network, kept, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    deep = convolution(network, padded, 1, FINE, kernel=(3, 3), padding=VALID, depthwise=True)
+    mixed = convolution(network, deep, 3, FINE, seed=1)
+    total = sum_of(network, mixed, kept, FINE)
+    joined = concatenation(network, [total, kept], 3)
+    pooled = pooling(network, "MAX_POOL_2D", joined, (2, 2), (2, 2), VALID)
+    narrow = network.op("QUANTIZE", [pooled], Spec((1, 3, 2, 6), "int8", 0.06, 9))
+    network.outputs = [dense(network, reshape(network, total, (1, 90)), 4, FINE), narrow]
+    return network
+
+
+def recurrent() -> Network:
+    """Two layers with a state each, around them ops that may compute in place."""
+    network = Network()
+    given = network.input((1, 4, 6))
+    first = lstm(network, unary(network, "RELU", given), 5)
+    second = lstm(network, first, 5, seed=1)
+    network.outputs = [sum_of(network, first, second), reshape(network, second, (4, 5))]
+    return network
+
+
 @pytest.mark.parametrize(
     "made",
-    [several_ports, reads_twice, chain_in_place, parts_of_one_output, floats, batches, constants_before, scalars_and_many_axes],
+    [
+        several_ports, reads_twice, chain_in_place, parts_of_one_output, floats, batches, constants_before,
+        scalars_and_many_axes, sixteen_bits, recurrent,
+    ],
 )  # fmt: skip
 def test_graphs_of_awkward_shape_equal_both_references(made: Callable[[], Network]) -> None:
     assert_equal_in_pairs(made())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_state_lives_on_from_one_inference_to_the_next_and_ends_with_init(profile: Profile) -> None:
+    network = recurrent()
+    program = program_of(network, profile)
+    built = HostLibrary(program, QUICK)
+    inputs = list(seeded_inputs(program.graph, 9))[4:]
+    for _ in range(2):
+        built.reset()
+        for values, expected in zip(inputs, by_oracle(network.model(), profile, inputs), strict=True):
+            found = built.run(values)
+            for index, wanted in zip(network.outputs, expected, strict=True):
+                np.testing.assert_array_equal(found[index], wanted)
 
 
 def test_weights_out_of_constants_are_left_out_and_named() -> None:

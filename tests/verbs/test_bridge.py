@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,12 @@ import pytest
 
 from embridge_edge import cli
 from embridge_edge.errors import EdgeError
+from embridge_edge.export import metadata
 from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.firmware_bridge import verifying
-from embridge_edge.verbs.bridge import Wanted, bridge, symbol_name
+from embridge_edge.firmware_bridge.graph import IDENTIFIER, read_graph
+from embridge_edge.verbs.bridge import RESERVED, Wanted, bridge, symbol_name
+from tests.firmware_bridge.graphs import TANH, VALID, Network, convolution, pad, unary
 
 KEYS = {
     "model", "target", "profile", "inputs_checked", "tensors_checked", "mismatches", "instructions", "per_op",
@@ -108,8 +114,11 @@ def test_a_difference_is_status_3_and_everything_is_written(
         (["--target", "host", "--measure"], "emulated"),
         (["--target", "host", "--address", "flash"], "0x08080000"),
         (["--target", "host", "--package-version", "one"], "version"),
+        (["--target", "host", "--head", "linear"], "--head is for"),
         (["--target", "host", "--name", "3d"], "C identifier"),
         (["--target", "host", "--name", "emb_conv"], "another --name"),
+        (["--target", "host", "--name", "string"], "another --name"),
+        (["--target", "host", "--verify", "-1"], "--verify"),
         (["--target", "host", "--profile", "best"], "litert-ref"),
     ],
 )
@@ -150,6 +159,172 @@ def test_a_float_model_is_refused_by_layer(model: Path, tmp_path: Path) -> None:
     path.write_bytes(pack(changed))
     with pytest.raises(EdgeError, match=r"Layer 'Identity' \(FULLY_CONNECTED, op 9\): its output is float32"):
         bridge(path, "host", tmp_path / "out")
+
+
+def fused() -> Network:
+    """PAD, CONV_2D and RELU that become one call, and an op that no output needs."""
+    network = Network()
+    given = network.input((1, 4, 4, 2))
+    padded = pad(network, given, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    made = convolution(network, padded, 3, kernel=(3, 3), padding=VALID, called='*/ "conv" \\ \u202e\n')
+    network.outputs = [unary(network, "RELU", made)]
+    unary(network, "TANH", network.outputs[0], TANH)
+    return network
+
+
+def written(folder: Path, content: bytes, name: str = "net.tflite") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("profile", ["litert-ref", "tflm"])
+def test_json_alone_is_on_stdout_and_names_what_is_not_compared(tmp_path: Path, profile: str) -> None:
+    """In a process of its own, because runtimes print past Python."""
+    network = fused()
+    model = written(tmp_path, network.model(), 'it\'s "mine" $x.tflite')
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "embridge_edge", "bridge", str(model), "--target", "host", "--profile", profile,
+            "--out", str(tmp_path / "out"), "--verify", "2", "--tflm", "--json", "--quiet",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    pad_output, conv_output, relu_output, unused = (outputs[0] for _, _, outputs, _, _ in network.ops)
+    assert report["fused_tensors"] == [network.names[pad_output], network.names[conv_output]]
+    assert report["left_out_tensors"] == [network.names[unused]]
+    assert report["tensors_checked"] == 2
+    assert network.outputs == [relu_output]
+
+
+def test_files_for_tflm_know_every_op_of_the_model_fused_ones_included(tmp_path: Path) -> None:
+    report = bridge(written(tmp_path, fused().model()), "host", tmp_path / "out", wanted=Wanted(tflm=True))
+    (resolver,) = (path for path in report.files if path.endswith("_resolver.h"))
+    text = (tmp_path / "out" / resolver).read_text()
+    assert all(f"resolver->{method}()" in text for method in ("AddPad", "AddConv2D", "AddRelu", "AddTanh"))
+
+
+def with_weights_behind(content: bytes) -> bytes:
+    """The model with its constants behind the flatbuffer, as ai-edge-quantizer stores those of large models."""
+    import flatbuffers
+
+    model = unpack(content)
+    stored = [(buffer, bytes(buffer.data)) for buffer in model.buffers if buffer.data is not None and len(buffer.data)]
+    size = 0
+    for _ in range(2):  # once to learn how long the flatbuffer is
+        at = size + -size % 16
+        for buffer, data in stored:
+            buffer.data, buffer.offset, buffer.size = None, max(at, 2), len(data)
+            at += len(data) + -len(data) % 16
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+        made = bytes(builder.Output())
+        size = len(made)
+    return made + bytes(-size % 16) + b"".join(data + bytes(-len(data) % 16) for _, data in stored)
+
+
+@pytest.mark.parametrize("profile", ["litert-ref", "tflm"])
+def test_weights_behind_the_flatbuffer_are_read_and_given_to_tflm_inline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], profile: str
+) -> None:
+    content = fused().model()
+    model = written(tmp_path, with_weights_behind(content))
+    assert read_graph(model).weights_at_offsets
+    status, printed, _ = run(
+        capsys, "bridge", model, "--target", "host", "--profile", profile, "--out", tmp_path / "out", "--verify", 3,
+        "--tflm", "--json",
+    )  # fmt: skip
+    report = json.loads(printed)
+    assert (status, report["tensors_checked"], report["selftests"]) == (0, 3, {"host": True})
+    (array,) = (path for path in report["files"] if path.endswith("_model_data.cc"))
+    listed = re.findall(r"0x([0-9a-f]{2})\b", (tmp_path / "out" / array).read_text())
+    assert not read_graph(bytes.fromhex("".join(listed))).weights_at_offsets
+
+
+def test_a_model_inside_the_folder_that_would_be_replaced_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "src").mkdir()
+    model = written(tmp_path / "src", fused().model())
+    status, _, said = run(capsys, "bridge", model, "--target", "host", "--out", tmp_path, "--force")
+    assert (status, len(said.strip().splitlines())) == (2, 1)
+    assert model.is_file()
+
+
+@pytest.mark.parametrize("name", ["string", "int8", "size", "stdint", "emb_net", "8bit"])
+def test_a_file_named_like_something_of_c_still_becomes_a_library(tmp_path: Path, name: str) -> None:
+    report = bridge(written(tmp_path, fused().model(), f"{name}.tflite"), "host", tmp_path / "out", verify=1)
+    assert report.program.name == f"model_{name}"
+    assert report.selftests == {"host": True}
+
+
+def test_reserved_names_are_those_of_the_compilers_headers_and_types() -> None:
+    """Every one of them clashes with something: with a header of this machine's C library, or with a type of C."""
+    include = [f"#include <{name}.h>" for name in ("stddef", "stdint", "sys/types")]
+    for name in sorted(RESERVED):
+        program = "\n".join([*include, f"typedef struct {{ int x; }} {name}_t;"])
+        command = ["cc", "-std=c11", "-fsyntax-only", "-xc", "-"]
+        clashes = subprocess.run(command, input=program, capture_output=True, text=True, check=False).returncode != 0
+        header = subprocess.run(
+            ["cc", "-std=c11", "-E", "-xc", "-"],
+            input=f"#include <{name}.h>\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert clashes or header.returncode == 0, name
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"chain": 5, "heads": [1]}, {"chain": None, "heads": True}, {"chain": [], "heads": "x"}, {"chain": {}, "heads": [{}]},
+        {"chain": {"unit": "V"}, "heads": {"linear": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_is_no_chain_is_one_line(tmp_path: Path, about: dict[str, Any]) -> None:
+    model = written(tmp_path, metadata.attach(fused().model(), about))
+    with pytest.raises(EdgeError, match="again"):
+        bridge(model, "host", tmp_path / "out")
+    assert bridge(model, "host", tmp_path / "out", wanted=Wanted(network_only=True)).files
+
+
+@pytest.mark.parametrize("arguments", [["--target", "qemu-m4", "--measure"], ["--target", "host", "--verify", "1"]])
+def test_a_missing_tool_is_named_in_one_line_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    model = written(tmp_path, fused().model())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, printed, said = run(capsys, "bridge", model, "--out", tmp_path / "out", *arguments, "--quiet")
+    assert (status, printed) == (2, "")
+    assert "install" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_temporary_files_vanish_whatever_happens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, scratch = written(tmp_path, fused().model()), tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    arguments = ("bridge", model, "--target", "host", "--verify", 1, "--quiet", "--out")
+    assert run(capsys, *arguments, tmp_path / "good")[0] == 0
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verifying, "_first_mismatch", interrupted)
+    assert run(capsys, *arguments, tmp_path / "stopped")[0] == 130
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.setenv("CC", "false")
+    assert run(capsys, *arguments, tmp_path / "refused")[0] == 2
+    assert list(scratch.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "net.tflite", "tmp"]
 
 
 def test_names_are_made_of_the_files(tmp_path: Path) -> None:

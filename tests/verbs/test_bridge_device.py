@@ -161,3 +161,30 @@ def test_a_head_that_is_not_there_is_refused_by_name(tmp_path: Path, capsys: pyt
     status = cli.run(["bridge", str(model), "--target", "host", "--out", str(tmp_path / "package"), "--head", "poses"])
     assert status == 2
     assert "it has linear" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [(["--name", "left"], "always called emb"), (["--address", "0x80000"], "--network-only")]
+)
+def test_options_of_a_network_alone_are_refused_beside_a_chain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    model, _ = artifact(tmp_path / "student_int8.tflite", myo_chain())
+    status = cli.run(["bridge", str(model), "--target", "host", "--out", str(tmp_path / "package"), *options])
+    assert status == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sizes_count_the_chain_and_its_context(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A target that holds the network but not the ring and the window is refused, with status 3."""
+    model, _ = artifact(tmp_path / "student_int8.tflite", myo_chain())
+    (tmp_path / "tiny.toml").write_text('based_on = "nrf52840"\nflash_kib = 64\nram_kib = 3\n')
+    arguments = ["bridge", str(model), "--measure", "--json", "--quiet", "--out", str(tmp_path / "package")]
+    status = cli.run([*arguments, "--target", str(tmp_path / "tiny.toml")])
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    assert status == 3
+    assert "RAM" in printed.err
+    assert report["network_ram_bytes"] < 3 * 1024 < report["ram_bytes"]
+    assert report["sizes"]["constants"]["chain and head"] > 0
