@@ -269,15 +269,14 @@ static void lay_blocks(const layout_t *l, int at, int count)
     }
 }
 
-/* Whether kernel and scratch allow it. */
-static int lay_out(const emb_depthwise_t *p, void *scratch, layout_t *l)
+/* Whether kernel and scratch allow it, with lines along the height (`is_tall`) or along the width. */
+static int lay_out(const emb_depthwise_t *p, void *scratch, int is_tall, layout_t *l)
 {
     const size_t channels = (size_t)p->in_c * p->depth;
     const axis_t h = {p->in_h, p->out_h, p->kernel_h, p->stride_h, p->dilation_h, p->pad_top,
                       (size_t)p->in_w * p->in_c, (size_t)p->out_w * channels, p->kernel_w * channels};
     const axis_t w = {p->in_w, p->out_w, p->kernel_w, p->stride_w, p->dilation_w, p->pad_left,
                       p->in_c, channels, channels};
-    const int is_tall = p->out_h > p->out_w || (p->out_h == p->out_w && p->in_h > p->in_w);
     const axis_t line = is_tall ? h : w, strip = is_tall ? w : h;
     const int reach_along = (line.kernel - 1) * line.dilation + 1;
     const int reach_across = (strip.kernel - 1) * strip.dilation + 1;
@@ -400,11 +399,16 @@ int emb_depthwise_patches(const emb_depthwise_t *p, const int8_t *in, int8_t *ou
     static const blocks_t blocks[2][2] = {{patches_twice, patches_positive}, {one_patch_twice, one_patch_positive}};
     const size_t channels = (size_t)p->in_c * p->depth;
     const emb_scaling_t how = emb_scaling(&p->out, 0, channels);
+    const int is_tall = p->out_h > p->out_w || (p->out_h == p->out_w && p->in_h > p->in_w);
     layout_t layout;
     if (p->depth == 1 && p->out_h * p->out_w * p->kernel_h * p->kernel_w < FEW) {
         return 0;
     }
-    if (how == EMB_ONE_BY_ONE || how == EMB_ONCE || !lay_out(p, scratch, &layout)) {
+    if (how == EMB_ONE_BY_ONE || how == EMB_ONCE) {
+        return 0;
+    }
+    /* Long lines share most; where one strip of them is more than there is scratch, short ones do. */
+    if (!lay_out(p, scratch, is_tall, &layout) && !lay_out(p, scratch, !is_tall, &layout)) {
         return 0;
     }
     by_patches(&layout, blocks[layout.one_patch][how == EMB_POSITIVE], in, out);

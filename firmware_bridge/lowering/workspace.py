@@ -15,8 +15,8 @@ ROWS = 32
 """Rows of inputs that are copied aside at once."""
 FEW_ROWS = 6
 """Rows below which weights are not rearranged."""
-STRIPS_BYTES = 2048
-"""For strips of a depthwise convolution: as many as fit, one at least."""
+DEPTHWISE_BYTES = 2048
+"""For a depthwise convolution: as many strips as fit, one at least."""
 DEPTHWISE_TABLES = 304
 """Weights of sixteen channels and where the taps lie."""
 FEW_PRODUCTS = 50
@@ -58,7 +58,11 @@ def depthwise(fields: Mapping[str, int]) -> int:
         for a, pad in (("h", "pad_top"), ("w", "pad_left"))
     )
     taller = (height.out, height.given) > (width.out, width.given)
-    strips = _strips(height, width) if taller else _strips(width, height)
+    strips, short = _strips(height, width), _strips(width, height)
+    if not taller:
+        strips, short = short, strips
+    if strips > DEPTHWISE_BYTES and 0 < short < strips:
+        strips = short  # The kernel takes short lines where one strip of long ones does not fit.
     few = height.out * width.out * height.kernel * width.kernel < FEW_PRODUCTS and fields["depth"] == 1
     return fields["in_c"] if few else max(fields["in_c"], strips)
 
@@ -79,7 +83,7 @@ def _strips(line: Axis, across: Axis) -> int:
     else:
         return 0
     strip = 8 * blocks + 4 * VECTOR * lines
-    return DEPTHWISE_TABLES + max(1, min(strips, STRIPS_BYTES // strip)) * strip
+    return DEPTHWISE_TABLES + max(1, min(strips, (DEPTHWISE_BYTES - DEPTHWISE_TABLES) // strip)) * strip
 
 
 def up_to(length: int, multiple: int) -> int:
