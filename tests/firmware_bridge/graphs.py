@@ -347,7 +347,7 @@ def _padded_convolution(grow: _Growing) -> None:
         stride=grow.sides(1, 2), padding=grow.draw(st.sampled_from([SAME, VALID, VALID, VALID])), depthwise=depthwise,
         seed=grow.seed(),
     )  # fmt: skip
-    grow.take(made, padded if grow.draw(st.integers(0, 3)) == 0 else None)
+    grow.take(made, padded if grow.draw(st.booleans()) else None)
 
 
 def _rectified(grow: _Growing) -> None:
@@ -361,8 +361,8 @@ def _rectified(grow: _Growing) -> None:
     else:
         middle = dense(network, given, grow.draw(st.integers(1, 9)), scale, seed=grow.seed())
     name = grow.draw(st.sampled_from(["RELU", "RELU", "RELU6"]))
-    other = scale if name == "RELU6" else grow.draw(st.sampled_from([scale, scale, SCALES[-1]]))
-    grow.take(unary(network, name, middle, other), middle if grow.draw(st.integers(0, 3)) == 0 else None)
+    other = scale if name == "RELU6" else grow.draw(st.sampled_from([scale, scale, (1.5 * scale[0], scale[1])]))
+    grow.take(unary(network, name, middle, other), middle if grow.draw(st.booleans()) else None)
 
 
 def _dense(grow: _Growing) -> None:
@@ -482,5 +482,7 @@ def networks(draw: st.DrawFn, most: int = 9) -> Network:
         step(grow)
     computed = [index for _, _, outputs, _, _ in network.ops for index in outputs]
     last = unary(network, "RELU", (computed or network.inputs)[-1])  # a graph of nothing but RESHAPE is refused
-    network.outputs = sorted({last, *draw(st.lists(st.sampled_from([*computed, last]), max_size=2))})
+    network.outputs = sorted(
+        {last, *draw(st.lists(st.sampled_from([*computed, last, *computed[-1:] * 4]), max_size=2))}
+    )
     return network

@@ -194,7 +194,7 @@ def activation_of_what_is_read_twice() -> Network:
 
 
 def activation_of_another_scale() -> Network:
-    return rectified(SCALES[3])[0]
+    return rectified((1.5 * SCALES[0][0], SCALES[0][1]))[0]
 
 
 def activation_behind_another() -> Network:
