@@ -27,6 +27,11 @@ def _at_least(plan: object, least: float, *names: str) -> None:
             raise EdgeError(f"{name} is {value} in the recipe; give {least:g} or more.")
 
 
+def _one_of(plan: object, name: str, choices: tuple[str, ...]) -> None:
+    if getattr(plan, name) not in choices:
+        raise EdgeError(f"Unknown {name} {getattr(plan, name)!r} in the recipe; choose from {', '.join(choices)}.")
+
+
 def _check_training(plan: TrainPlan | DistillPlan) -> None:
     _at_least(plan, 2, "batch")
     _at_least(plan, 0, "gain_jitter", "channel_jitter", "rotation", "noise", "channel_drop", "label_smoothing")
@@ -58,11 +63,17 @@ class WindowPlan:
 class TeacherPlan:
     """Shape of the EMBridge teacher. Widths are in features, blocks are Transformer blocks.
 
-    `patch_ms` is the length of an EMG patch (one frame for a chain with features). Queries and blocks as the paper gives
-    them; widths are unknown there (the sibling CPEP has 256) and sized here for two cores.
+    Queries and blocks as the paper gives them; widths are unknown there (the sibling CPEP has 256) and sized here for two
+    cores.
+
+    Attributes:
+        patch_ms: length of an EMG patch (one frame for a chain with features).
+        readout: what reads the EMG tokens: "queries", the Q-Former of EMBridge; "cls", one token of the tower as in CPEP; or
+            "mean", their mean as it is, which nothing needs to be trained for (`embedding` is then `emg_width`).
     """
 
     patch_ms: float = 50.0
+    readout: Literal["queries", "cls", "mean"] = "queries"
     emg_width: int = 64
     emg_blocks: int = 4
     pose_width: int = 64
@@ -76,6 +87,7 @@ class TeacherPlan:
     def __post_init__(self) -> None:
         _at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
         _at_least(self, 1, "embedding")
+        _one_of(self, "readout", ("queries", "cls", "mean"))
         if not 0 <= self.dropout < 1:
             raise EdgeError(f"dropout is {self.dropout:g} in the recipe; give 0 or more and less than 1.")
 
@@ -103,21 +115,41 @@ class Augmentation:
     time_shift: bool = True
 
 
+SOFT_TARGETS = ("none", "cascle", "softclip", "smoothing")
+
+
 @dataclass(frozen=True)
 class TrainPlan(Augmentation):
-    """How the teacher learns: masked pre-training of both towers, then alignment.
+    """How the teacher learns: masked pre-training of both towers, then alignment by
+
+        pose_weight · InfoNCE + soft_weight · (CASCLe or what stands in its place) + reconstruct_weight · MPRL
+        + label_weight · cross-entropy + regression_weight · squared error of the angles.
+
+    The first three are the paper's; its α, λ, τ, τ_s, N_c, k_c, mask share and learning rate are unknown.
 
     Attributes:
         pose_steps, masked_steps, steps: optimisation steps of pose pre-training, EMG pre-training and alignment.
         most_passes: where `steps` of `batch` windows would be more passes over the training windows than this, all three are
             cut in proportion: few recordings need less time, and are overfitted by more. None never cuts.
-        batch: windows in a batch; gestures and wearers are drawn evenly.
+        batch: windows in a batch, over all processes.
+        draw_over: "gestures" draws gestures evenly and wearers within them, where windows without a gesture are one more;
+            "wearers" draws wearers evenly and any of their windows, which is right for dense hand tracking.
+        accumulate: batches whose gradients make one step. Each has its own negatives: that is not one larger batch.
+        precision: "bf16" computes products in bfloat16 on a GPU; a CPU always computes in 32 bits.
         learning_rate: peak of a one-cycle schedule.
         mask_share: share of patches hidden in pre-training (the paper: half).
-        temperature: τ of InfoNCE.
-        pose_weight, label_weight: weights of InfoNCE and of the cross-entropy of a linear head on the labels.
-        label_smoothing: of that cross-entropy.
+        temperature: τ of InfoNCE; with `learned_temperature` its first value (CPEP).
+        pose_weight: weight of InfoNCE. both_ways: also from pose to EMG (CPEP); else from EMG to pose (EMBridge).
         best_query: align the query closest to its pose (the paper); else the mean over queries.
+        whitened_poses: scale the pose embedding's directions to equal spread.
+        start_from_pose: begin the Q-Former's self-attention with the pose encoder's (the paper).
+        soft_targets: what stands beside InfoNCE: "cascle", or in its place "softclip" (similarity of the poses themselves) or
+            "smoothing" (the same share for every other window). soft_weight: α. soft_temperature: τ_s.
+        communities, nearest_communities: N_c centroids of k-means over pose embeddings, and the k_c that a pose keeps.
+        soft_self: whether CASCLe's softmax over the batch keeps the pair itself in its denominator.
+        reconstruct_weight: λ of the masked pose reconstruction. reconstruct_mask_share: share of pose frames hidden in it.
+        label_weight, label_smoothing: cross-entropy of a linear head on the labels.
+        regression_weight: squared error of joint angles that a linear layer reads from the embedding (no part of the paper).
     """
 
     pose_steps: int = 300
@@ -125,21 +157,52 @@ class TrainPlan(Augmentation):
     steps: int = 2000
     most_passes: float | None = None
     batch: int = 256
+    draw_over: Literal["gestures", "wearers"] = "gestures"
+    accumulate: int = 1
+    precision: Literal["32", "bf16"] = "32"
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     mask_share: float = 0.5
     temperature: float = 0.07
+    learned_temperature: bool = False
     pose_weight: float = 1.0
+    both_ways: bool = False
+    best_query: bool = True
+    whitened_poses: bool = True
+    start_from_pose: bool = True
+    soft_targets: Literal["none", "cascle", "softclip", "smoothing"] = "none"
+    soft_weight: float = 1.0
+    soft_temperature: float = 0.1
+    communities: int = 64
+    nearest_communities: int = 3
+    soft_self: bool = False
+    reconstruct_weight: float = 0.0
+    reconstruct_mask_share: float = 0.5
     label_weight: float = 1.0
     label_smoothing: float = 0.05
-    best_query: bool = True
+    regression_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "pose_steps", "masked_steps", "learning_rate", "weight_decay", "pose_weight", "label_weight")
-        _at_least(self, 1, "steps")
+        _at_least(self, 0, "pose_steps", "masked_steps", "steps", "learning_rate", "weight_decay")
+        _at_least(self, 0, "pose_weight", "label_weight", "soft_weight", "reconstruct_weight", "regression_weight")
+        _at_least(self, 1, "accumulate", "communities", "nearest_communities")
         _check_training(self)
+        _one_of(self, "soft_targets", SOFT_TARGETS)
+        _one_of(self, "precision", ("32", "bf16"))
+        _one_of(self, "draw_over", ("gestures", "wearers"))
         if not 0 < self.mask_share < 1:
             raise EdgeError(f"mask_share is {self.mask_share:g} in the recipe; give a share between 0 and 1.")
+        if not 0 < self.reconstruct_mask_share <= 1:
+            raise EdgeError(
+                f"reconstruct_mask_share is {self.reconstruct_mask_share:g} in the recipe; give a share above 0, up to 1."
+            )
+        if self.soft_temperature <= 0:
+            raise EdgeError(f"soft_temperature is {self.soft_temperature:g} in the recipe; give a number above 0.")
+        if self.nearest_communities > self.communities:
+            raise EdgeError(
+                f"nearest_communities {self.nearest_communities} are more than the {self.communities} communities of the "
+                "recipe; give fewer."
+            )
 
 
 @dataclass(frozen=True)
@@ -241,6 +304,85 @@ class GatePlan:
 
 
 @dataclass(frozen=True)
+class SimulatePlan:
+    """Recordings that `benchmark` simulates when it is given none; everything else is the simulator's own (docs/simulator.md).
+
+    Attributes:
+        wearers, sessions, seconds: how many people, donnings of each, length of a donning.
+        channels, rate_hz: shape of the signal.
+        free_share: share of a session in free movement, which borrows nothing from held-out gestures.
+        seed: of the population.
+    """
+
+    wearers: int = 20
+    sessions: int = 3
+    seconds: float = 120.0
+    channels: int = 16
+    rate_hz: float = 2000.0
+    free_share: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """What `benchmark` compares, and on which divisions of the data.
+
+    Attributes:
+        arms: names of what is compared, from `arms.toml` and the recipe's own [arms].
+        reference: the arm that the others are compared with.
+        seeds: each trains everything anew.
+        unseen_wearers: so many wearers, the last by name, are never trained on.
+        every_pair_of: hold out each pair of these gestures in turn, instead of `hold_out_gestures` at once.
+        library_poses: most poses of a gesture in the zero-shot library; only poses of training wearers are in it.
+        test_windows: most windows judged in each group of wearers, drawn evenly.
+        shares: shares of the training data for the data-efficiency curve of `share_arms`; empty makes none.
+    """
+
+    arms: tuple[str, ...] = ("lda", "ridge", "masked", "supervised", "regression", "cpep", "qformer", "embridge")
+    reference: str = "embridge"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    unseen_wearers: int = 0
+    every_pair_of: tuple[str, ...] = ()
+    library_poses: int = 100
+    test_windows: int = 20_000
+    shares: tuple[float, ...] = ()
+    share_arms: tuple[str, ...] = ("embridge", "cpep")
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "unseen_wearers", "seeds")
+        _at_least(self, 1, "library_poses", "test_windows")
+        for name in ("arms", "seeds"):
+            chosen = getattr(self, name)
+            if not chosen or len(set(chosen)) < len(chosen):
+                raise EdgeError(f"{name} is {list(chosen)} in the recipe; give one or more, each once.")
+        if any(not 0 < share < 1 for share in self.shares):
+            raise EdgeError(f"shares is {list(self.shares)} in the recipe; give shares between 0 and 1.")
+        if len(self.every_pair_of) == 1:
+            raise EdgeError("every_pair_of names one gesture in the recipe; give two or more, or none.")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, as what it changes in a recipe.
+
+    Attributes:
+        title: for tables.
+        kind: "network", or what needs none: "lda", "ridge" (from features to poses) or "poses" (the upper bound: the pose
+            tower on the true poses).
+        changes: dotted keys to values, as in the recipe.
+        permuted_poses: deal the library's poses out to other gestures: a control.
+    """
+
+    title: str
+    kind: Literal["network", "lda", "ridge", "poses"] = "network"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    permuted_poses: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of(self, "kind", ("network", "lda", "ridge", "poses"))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that `deploy` does for a target."""
 
@@ -255,6 +397,9 @@ class Recipe:
     quantize: QuantizePlan = field(default_factory=QuantizePlan)
     evaluate: EvaluatePlan = field(default_factory=EvaluatePlan)
     gates: GatePlan = field(default_factory=GatePlan)
+    simulate: SimulatePlan | None = None
+    benchmark: BenchmarkPlan = field(default_factory=BenchmarkPlan)
+    arms: Mapping[str, Arm] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -293,6 +438,43 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
+def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some of its keys changed.
+
+    Args:
+        changes: dotted keys, such as "train.steps", to values.
+
+    Raises:
+        EdgeError: a key that the recipe does not have, or a value of the wrong type.
+    """
+    table = recipe.to_dict()
+    for place, value in changes.items():
+        section, _, key = place.partition(".")
+        if not isinstance(table.get(section), dict) or key not in table[section]:
+            raise EdgeError(f"Unknown recipe key {place!r}; write section.key, as train.steps.")
+        table[section][key] = value
+    return recipe_from_dict(table)
+
+
+def arms_of(recipe: Recipe) -> dict[str, Arm]:
+    """Every arm that the recipe can name: those that are shipped (`arms.toml`), and its own in their place or beside them."""
+    table = tomllib.loads(files("embridge_edge").joinpath("arms.toml").read_text("utf-8"))
+    shipped = {name: _build(Arm, arm, f"Arm {name}") for name, arm in table.items()}
+    return {**shipped, **recipe.arms}
+
+
+def arm_recipe(recipe: Recipe, name: str) -> Recipe:
+    """The recipe of one arm.
+
+    Raises:
+        EdgeError: an unknown arm; names those there are.
+    """
+    arms = arms_of(recipe)
+    if name not in arms:
+        raise EdgeError(f"Unknown arm {name!r}; choose from {', '.join(arms)}.")
+    return varied(recipe, arms[name].changes)
+
+
 def recipe_from_dict(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.to_dict` stored in an artifact."""
     recipe: Recipe = _build(Recipe, stored, "The stored recipe")
@@ -309,12 +491,26 @@ def _build(kind: type[Any], table: object, place: str) -> Any:
     for key, value in table.items():
         if key not in known:
             raise EdgeError(f"{place}: unknown key {key!r}; choose from {', '.join(known)}.")
-        where = f"{place}, {key}"
-        values[key] = _build(hints[key], value, where) if is_dataclass(hints[key]) else _typed(value, hints[key], where)
+        values[key] = _value(value, hints[key], f"{place}, {key}")
     for key, item in known.items():
         if key not in values and item.default is MISSING and item.default_factory is MISSING:
             raise EdgeError(f"{place}: {key} is missing.")
     return kind(**values)
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """A field's value: a table for a plan, tables by name for a mapping of plans, else a number, text or list."""
+    options = [one for one in typing.get_args(hint) or (hint,) if is_dataclass(one)]
+    if typing.get_origin(hint) is Mapping or hint is Mapping:
+        if not isinstance(value, Mapping):
+            raise EdgeError(f"{where} must be a table.")
+        inner = typing.get_args(hint)[1]
+        return {name: _value(one, inner, f"{where}.{name}") for name, one in value.items()}
+    if options and typing.get_origin(hint) is types.UnionType and (value is None or value is False):
+        return None
+    if options:
+        return _build(options[0], value, where)
+    return value if hint is Any else _typed(value, hint, where)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:

@@ -51,7 +51,12 @@ class Script:
 
 
 def write_script(
-    names: tuple[str, ...], poses: Array, seconds: float, free_share: float, rng: np.random.Generator
+    names: tuple[str, ...],
+    poses: Array,
+    seconds: float,
+    free_share: float,
+    rng: np.random.Generator,
+    never_free: tuple[str, ...] = (),
 ) -> Script:
     """Prompted rounds over all gestures but rest, then free movement for `free_share` of the time.
 
@@ -61,6 +66,7 @@ def write_script(
 
     Args:
         names: gestures; `poses` `[gestures, 23]` in radians, are theirs.
+        never_free: gestures from which free movement borrows nothing, so that a model can be trained without them.
     """
     frames = max(1, round(seconds * FRAME_HZ))
     rest = names.index(REST) if REST in names else None
@@ -81,7 +87,8 @@ def write_script(
         prompt[arrived:stop] = target
         repetition[at:stop] = number
         here, force, at = goal, aim, stop
-    pose[at:] = _free(here, poses, frames - at, rng)
+    borrowed = poses[[index for index, name in enumerate(names) if name not in never_free]]
+    pose[at:] = _free(here, borrowed, frames - at, rng)
     effort[at:] = np.clip(0.9 + 0.25 * _smooth_noise(frames - at, 0.5, rng), REST_EFFORT, 1.8)
     pose += 0.01 * np.stack([_smooth_noise(frames, 1.0, rng) for _ in POSE], axis=1)
     return Script(np.clip(pose, POSE_LIMITS_RAD[:, 0], POSE_LIMITS_RAD[:, 1]), effort, prompt, repetition)

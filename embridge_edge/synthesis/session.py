@@ -66,6 +66,7 @@ def simulate_session(
     seconds: float,
     free_share: float,
     tracking_delay_s: float = 0.0,
+    never_free: tuple[str, ...] = (),
 ) -> Recording:
     """Simulate one donning.
 
@@ -73,11 +74,12 @@ def simulate_session(
         names, poses: the gestures that are prompted and their canonical poses `[gestures, 23]` in radians.
         free_share: share of the time at the end in which the hand moves freely and unlabelled.
         tracking_delay_s: by how much the pose track lags the hand, as a camera's does.
+        never_free: gestures from which free movement borrows nothing.
 
     Returns: a Recording with labels, repetitions and pose.
     """
     rng = np.random.default_rng([*wearer.seed, session])
-    script = write_script(names, habitual_poses(wearer, names, poses), seconds, free_share, rng)
+    script = write_script(names, habitual_poses(wearer, names, poses), seconds, free_share, rng, never_free)
     donning = don(armband, wearer.habitual_roll_rad, rng)
     drift = rng.lognormal(0.0, HABIT_DRIFT, len(wearer.forearm.habit))
     shift = donning.along_mm

@@ -21,6 +21,7 @@ FREE_SHARE = 0.2
 SECONDS_PER_PROMPT = 1.8
 """Rest and gesture at the quickest; equals `synthesis.protocol.SHORTEST_CYCLE_S`, which loads too much for a report."""
 SHORTEST_S, LONGEST_S = 2.0, 3600.0
+MOST_FREE = 0.9
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class SynthReport:
     channels: int
     unit: str
     gestures: tuple[str, ...]
+    free_share: float
     fewest_repetitions: int
     seed: int
 
@@ -45,7 +47,7 @@ class SynthReport:
     @property
     def enough_seconds(self) -> int:
         """Length of a session in which every gesture comes twice."""
-        return int(SECONDS_PER_PROMPT * 2 * len(self.gestures) / (1.0 - FREE_SHARE)) + 1
+        return int(SECONDS_PER_PROMPT * 2 * len(self.gestures) / (1.0 - self.free_share)) + 1
 
     def text(self) -> str:
         lines = [
@@ -75,6 +77,8 @@ def synth(
     sessions: int = 2,
     seed: int = 0,
     gestures: Sequence[str] | None = None,
+    free_share: float = FREE_SHARE,
+    never_free: Sequence[str] = (),
     force: bool = False,
     progress: Progress = SILENT,
 ) -> SynthReport:
@@ -89,6 +93,8 @@ def synth(
         rate_hz, channels: shape of the signal, 100 to 8000 Hz and 4 to 64; 8 at 200 Hz gives a Myo's int8 counts,
             anything else volts.
         gestures: names out of the shipped library; all of them by default.
+        free_share: share of each session in which the hand moves freely, 0 to 0.9.
+        never_free: gestures from which free movement borrows no pose, so that a model can be trained without them.
         force: replace what is at `out`.
 
     Raises:
@@ -100,6 +106,9 @@ def synth(
             raise EdgeError(f"{option} {value}: give a number from 1 to 9999.")
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise EdgeError(f"--seconds {seconds:g}: give {SHORTEST_S:g} to {LONGEST_S:g} seconds per session.")
+    if not 0 <= free_share <= MOST_FREE:
+        raise EdgeError(f"--free-share {free_share:g}: give a share from 0 to {MOST_FREE:g}.")
+    _chosen(read_library(), never_free or None)
     if not 0 <= seed < 2**31:
         raise EdgeError(f"--seed {seed}: give a number from 0 to {2**31 - 1}.")
 
@@ -118,7 +127,9 @@ def synth(
             for number in range(1, wearers + 1):
                 wearer = make_wearer(number, seed)
                 for session in range(1, sessions + 1):
-                    recording = simulate_session(wearer, session, armband, names, poses, seconds, FREE_SHARE)
+                    recording = simulate_session(
+                        wearer, session, armband, names, poses, seconds, free_share, never_free=tuple(never_free)
+                    )
                     fewest.append(_fewest_repetitions(recording))
                     yield recording
                     done(1)
@@ -126,7 +137,17 @@ def synth(
     with folder_written_by_rename(out) as folder:
         write_emg2pose(made(), folder)
     return SynthReport(
-        out, wearers, sessions, float(seconds), float(rate_hz), channels, armband.unit, names, min(fewest), seed
+        out,
+        wearers,
+        sessions,
+        float(seconds),
+        float(rate_hz),
+        channels,
+        armband.unit,
+        names,
+        float(free_share),
+        min(fewest),
+        seed,
     )
 
 
@@ -138,6 +159,10 @@ def _chosen(library: GestureLibrary, wanted: Sequence[str] | None) -> tuple[tupl
         if name not in library.gestures:
             raise EdgeError(f"Unknown gesture {name!r}; choose from {', '.join(library.gestures)}.")
     return names, library.poses(names).astype("float64")
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _fewest_repetitions(recording: Recording) -> int:
@@ -158,6 +183,12 @@ def _fewest_repetitions(recording: Recording) -> int:
 @click.option("--rate-hz", type=float, default=2000.0, show_default=True, help="Sample rate, 100 to 8000.")
 @click.option("--channels", type=int, default=16, show_default=True, help="Electrode pairs around the limb, 4 to 64.")
 @click.option("--gestures", "names", help="Names separated by commas; the whole library by default.")
+@click.option(
+    "--free-share", type=float, default=FREE_SHARE, show_default=True, help="Share of a session in free movement."
+)
+@click.option(
+    "--never-free", default="", help="Gestures, separated by commas, that free movement borrows nothing from."
+)
 @common_options
 def command(
     out: Path,
@@ -167,6 +198,8 @@ def command(
     rate_hz: float,
     channels: int,
     names: str | None,
+    free_share: float,
+    never_free: str,
     common: Common,
 ) -> None:
     """Make armband recordings with known poses, without hardware.
@@ -182,7 +215,9 @@ def command(
         channels=channels,
         sessions=sessions,
         seed=common.seed,
-        gestures=None if names is None else [name.strip() for name in names.split(",") if name.strip()],
+        gestures=None if names is None else _listed(names),
+        free_share=free_share,
+        never_free=_listed(never_free),
         force=common.force,
         progress=common.progress,
     )

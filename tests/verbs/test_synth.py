@@ -6,6 +6,7 @@ import pytest
 
 from embridge_edge.cli import run
 from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import read_library
 from embridge_edge.recordings.emg2pose import read_emg2pose
 from embridge_edge.verbs.synth import synth
 
@@ -99,3 +100,32 @@ def test_too_short_for_all_gestures_says_how_long_it_takes(tmp_path: Path) -> No
     report = synth(tmp_path / "out", **SHORT | {"gestures": None})
     assert report.fewest_repetitions == 0
     assert f"--seconds {report.enough_seconds}" in report.text()
+
+
+def test_free_movement_borrows_nothing_from_gestures_it_never_shows(tmp_path: Path) -> None:
+    """Free movement comes nearest to a pose where it may borrow it."""
+    shape = {"wearers": 1, "sessions": 1, "seconds": 60.0, "channels": 8, "rate_hz": 200.0, "free_share": 0.9}
+    names = ("rest", "victory")
+    near = {}
+    for name, never in (("with", ()), ("without", ("victory",))):
+        report = synth(tmp_path / name, gestures=names, never_free=never, **shape)
+        assert report.free_share == 0.9
+        (made,) = (read_emg2pose(path) for path in files(tmp_path / name))
+        assert made.pose is not None
+        assert made.labels is not None
+        target = read_library().poses(names)[1]
+        free = made.pose[made.labels < 0][:, :20]
+        near[name] = np.sqrt(np.mean((free - target[:20]) ** 2, axis=1)).min()
+    assert near["without"] > near["with"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"free_share": 1.0}, "--free-share 1: give a share from 0 to 0.9"),
+        ({"never_free": ("wave",)}, "Unknown gesture"),
+    ],
+)
+def test_wrong_free_movement_is_one_line(tmp_path: Path, changed: dict[str, object], says: str) -> None:
+    with pytest.raises(EdgeError, match=says):
+        synth(tmp_path / "out", **SHORT | changed)
