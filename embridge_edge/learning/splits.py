@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.learning.near import Near, poses_near
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.recordings.recording import GENERALIZATIONS, PARTITIONS
 from embridge_edge.recordings.store import natural
 
 REST = "rest"
 """The gesture that comes between the others."""
 
+EMG2POSE_SPLITS: Mapping[str, str] = {
+    "emg2pose_user": "user",
+    "emg2pose_stage": "stage",
+    "emg2pose_user_stage": "user_stage",
+}
+"""Splits that come with a data set, by what its test recordings are new in (`generalization` in emg2pose's metadata.csv)."""
+
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
+
+
+class SplitLeaks(EdgeError):
+    """A split that was asked for has the same wearer or stage on both sides."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Split:
     """One division of the windows.
 
     Attributes:
-        name: "session", "wearer", "day" or "repetition".
+        name: "session", "wearer", "day", "repetition" or one of `EMG2POSE_SPLITS`.
         fold: number of the fold; 0 where there is but one.
         train, test: bool `[windows]`; no window is in both.
     """
@@ -35,14 +50,19 @@ class Split:
 
 
 def possible_splits(windows: WindowSet) -> list[str]:
-    """The splits that a data set allows: day, else session, else repetition; and wearer with five or more people."""
+    """The splits that a data set allows: those that come with it, else day, else session, else repetition, and wearer with
+    five or more people.
+    """
+    given = [name for name in EMG2POSE_SPLITS if _stated(windows, "test", name).any()]
+    if given:
+        return given
     people = _sessions_by_wearer(windows)
     found = []
     if _later_days(windows).any():
         found.append("day")
     elif any(len(sessions) > 1 for sessions in people):
         found.append("session")
-    elif (_sides_by_repetition(windows) > 0).any():
+    elif (_repetition_sides(windows, None) > 0).any():
         found.append("repetition")
     if len(people) >= 5:
         found.append("wearer")
@@ -54,25 +74,35 @@ def possible_splits(windows: WindowSet) -> list[str]:
     return found
 
 
-def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
+def make_splits(
+    windows: WindowSet, name: str, folds: int = 5, test_repetitions: Sequence[int] | None = None
+) -> list[Split]:
     """The split `name` of a data set.
 
     * session: train on all sessions but each wearer's last by day and name, test on the last (wearers with one session
       only train).
     * day: train on each wearer's first day, test on the others; recordings of an unknown day are left out.
     * wearer: `folds` folds over wearers, dealt out in the order of their names: the same for every seed.
-    * repetition: test on the last third of each gesture's repetitions in a session, with the rest that goes with them;
-      gestures that are made once only train, and so does what belongs to no repetition.
+    * repetition: test on the repetitions `test_repetitions`, by default those of the data set's custom (NinaPro: 2 and 5);
+      where it has none, on the last third of each gesture's repetitions in a session, with the rest that goes with them,
+      and gestures that are made once only train. What belongs to no repetition trains.
+    * emg2pose_user, emg2pose_stage, emg2pose_user_stage: the division that comes with the data; train on its training
+      recordings, test on those that are new in wearer, in stage or in both. Its validation recordings are in neither.
 
     Raises:
         EdgeError: the data set does not allow the split.
+        SplitLeaks: the division that comes with the data has a wearer or a stage on both sides, which it says it has not.
     """
+    if name in EMG2POSE_SPLITS:
+        return [_by_metadata(windows, name)]
     if name == "wearer":
         return _by_wearer(windows, folds)
     if name == "repetition":
-        sides = _sides_by_repetition(windows)
+        sides = _repetition_sides(windows, test_repetitions)
         if not (sides > 0).any():
-            raise EdgeError("There are no repetitions of a gesture within a session; use --split session or wearer.")
+            raise EdgeError(_no_repetitions(windows, test_repetitions or windows.test_repetitions))
+        if not (sides < 0).any():
+            raise EdgeError("Every repetition is tested, which leaves none to train on; test fewer of them.")
         return [Split(name, 0, sides < 0, sides > 0)]
     if name == "session":
         test = _last_session(windows)
@@ -83,14 +113,59 @@ def make_splits(windows: WindowSet, name: str, folds: int = 5) -> list[Split]:
     return [Split(name, 0, ~test & (windows.days >= 0), test)]
 
 
-def validation_split(windows: WindowSet, split: Split) -> Split:
-    """A division of the training side of `split` by session, for choosing a recipe without looking at the test side.
+def named_split(
+    windows: WindowSet,
+    test_wearers: Sequence[str],
+    train_wearers: Sequence[str] | None = None,
+    name: str = "wearer",
+) -> Split:
+    """A split by names of wearers.
 
-    Trains on each wearer's sessions but the last of those that `split` trains on, and tests on that one.
+    Args:
+        train_wearers: None trains on everybody else.
+        name: what the split is called; under "wearer", models are refused to be judged on wearers that they have seen.
+
+    Raises:
+        EdgeError: a name that the recordings lack, or nobody on one side.
+        SplitLeaks: a wearer on both.
+    """
+    known = windows.wearer_names
+    both = sorted(set(test_wearers) & set(train_wearers or ()), key=natural)
+    if both:
+        raise SplitLeaks(f"Wearer {both[0]!r} would train and test ({len(both)} on both sides); name each on one side.")
+    for wearer in (*test_wearers, *(train_wearers or ())):
+        if wearer not in known:
+            raise EdgeError(f"Unknown wearer {wearer!r}; these recordings have {_some(known)}.")
+    test = np.isin(windows.wearers, [known.index(wearer) for wearer in test_wearers])
+    train = ~test
+    if train_wearers is not None:
+        train = np.isin(windows.wearers, [known.index(wearer) for wearer in train_wearers])
+    for side, what in ((test, "test on"), (train, "train on")):
+        if not side.any():
+            raise EdgeError(f"There is no wearer to {what}; these recordings have {_some(known)}.")
+    return Split(name, 0, train, test)
+
+
+def _some(names: Sequence[str]) -> str:
+    """A list for a message, cut where it is long."""
+    return ", ".join(names[:12]) + (f" … ({len(names)} in all)" if len(names) > 12 else "")
+
+
+def validation_split(windows: WindowSet, split: Split) -> Split:
+    """A division of the training side of `split`, for choosing a recipe without looking at the test side.
+
+    Where the split comes with the data it trains on the same and tests on the validation recordings that are new in the
+    same way (on all of them where none is marked so). Else it trains on each wearer's sessions but the last of those that
+    `split` trains on, and tests on that one.
 
     Raises:
         EdgeError: no wearer has two sessions on the training side.
     """
+    if split.name in EMG2POSE_SPLITS:
+        marked = _stated(windows, "val", split.name)
+        test = marked if marked.any() else windows.partitions == PARTITIONS.index("val")
+        if test.any():
+            return Split(split.name, split.fold, split.train, test)
     last: list[int] = []
     for sessions in _sessions_by_wearer(windows):
         own = [one for one in sessions if split.train[windows.sessions == one].any()]
@@ -101,31 +176,45 @@ def validation_split(windows: WindowSet, split: Split) -> Split:
     return Split("session", split.fold, split.train & ~test, test)
 
 
-def training_windows(windows: WindowSet, split: Split | None) -> Index:
+def training_windows(windows: WindowSet, split: Split | None, near: Near | None = None) -> Index:
     """Indices of the windows that a model may be trained on: on the training side, nothing of a held-out gesture in them,
     and a label or a pose known.
 
     Args:
         split: None trains on everything.
+        near: leave out windows whose pose comes near one of these poses; `near_windows` gives them.
     """
-    allowed = np.ones(len(windows), np.bool_) if split is None else split.train.copy()
-    allowed &= ~windows.held_out
-    posed = np.isfinite(windows.pose_track[windows.starts // windows.chain.hop]).any(axis=1)
-    return np.flatnonzero(allowed & ((windows.labels >= 0) | posed))
+    which = _trainable(windows, split)
+    return which if near is None else which[~poses_near(windows, which, near.poses, near.near_rad)]
+
+
+def near_windows(windows: WindowSet, split: Split | None, near: Near) -> Index:
+    """Indices of the windows that `training_windows` leaves out because of `near` alone: to be counted, or looked at."""
+    which = _trainable(windows, split)
+    return which[poses_near(windows, which, near.poses, near.near_rad)]
+
+
+def unlabelled_windows(windows: WindowSet, split: Split | None) -> Index:
+    """Indices of the windows on the training side that have neither label nor pose: only masked pre-training can use them."""
+    return np.flatnonzero(_allowed(windows, split) & (windows.labels < 0) & ~windows.posed(0))
+
+
+def _trainable(windows: WindowSet, split: Split | None) -> Index:
+    return np.flatnonzero(_allowed(windows, split) & ((windows.labels >= 0) | windows.posed(0)))
+
+
+def _allowed(windows: WindowSet, split: Split | None) -> Mask:
+    everything = np.ones(len(windows), np.bool_) if split is None else split.train
+    return everything & ~windows.held_out
 
 
 def _sessions_by_wearer(windows: WindowSet) -> list[list[int]]:
     """Sessions of each wearer in the order of their days, then of their names: "2" before "10"."""
-    by_wearer = []
-    for wearer in range(len(windows.wearer_names)):
-        sessions, first = np.unique(np.where(windows.wearers == wearer, windows.sessions, -1), return_index=True)
-        own = [
-            (int(windows.days[at]), natural(windows.session_names[one]), int(one))
-            for one, at in zip(sessions, first, strict=True)
-            if one >= 0
-        ]
-        by_wearer.append([one for _, _, one in sorted(own)])
-    return by_wearer
+    found, first = np.unique(windows.sessions, return_index=True)
+    by_wearer: list[list[tuple[Any, ...]]] = [[] for _ in windows.wearer_names]
+    for one, at in zip(found.tolist(), first.tolist(), strict=True):
+        by_wearer[windows.wearers[at]].append((int(windows.days[at]), natural(windows.session_names[one]), one))
+    return [[one for _, _, one in sorted(own)] for own in by_wearer]
 
 
 def _last_session(windows: WindowSet) -> Mask:
@@ -136,9 +225,9 @@ def _last_session(windows: WindowSet) -> Mask:
 
 
 def _later_days(windows: WindowSet) -> Mask:
-    known = np.where(windows.days >= 0, windows.days, np.iinfo(np.int64).max)
-    first = np.full(len(windows.wearer_names), np.iinfo(np.int64).max)
-    np.minimum.at(first, windows.wearers, known)
+    latest = np.iinfo(windows.days.dtype).max
+    first = np.full(len(windows.wearer_names), latest)
+    np.minimum.at(first, windows.wearers, np.where(windows.days >= 0, windows.days, latest))
     return np.asarray(windows.days > first[windows.wearers])
 
 
@@ -161,15 +250,42 @@ def repeated_gestures(windows: WindowSet) -> Index:
     return owners
 
 
-def _sides_by_repetition(windows: WindowSet) -> Index:
-    """On which side of the split by repetition each window is: −1 train, 1 test, 0 neither.
+def _repetition_sides(windows: WindowSet, tested: Sequence[int] | None) -> Index:
+    """On which side of the split by repetition each window is: −1 train, 1 test, 0 neither."""
+    numbers = windows.test_repetitions if tested is None else tested
+    return _sides_by_number(windows, numbers) if numbers else _sides_by_thirds(windows)
+
+
+def _no_repetitions(windows: WindowSet, tested: Sequence[int]) -> str:
+    most = int(windows.highest_repetitions.max())
+    if tested and most > 0:
+        return f"No window lies in repetition {_some(list(map(str, tested)))}; these recordings have repetitions up to {most}."
+    return "There are no repetitions of a gesture within a session; use --split session or wearer."
+
+
+def _sides_by_number(windows: WindowSet, tested: Sequence[int]) -> Index:
+    """The sides where the same repetitions of every gesture are tested: −1 train, 1 test, 0 neither.
+
+    A window goes by the repetitions that lie between the lowest and the highest of its samples, and is on a side where all
+    of them are; so that no sample is on both.
+    """
+    most = max(0, int(windows.highest_repetitions.max()))
+    is_tested = np.isin(np.arange(most + 1), [number for number in tested if number > 0])
+    up_to = np.concatenate([[0], np.cumsum(is_tested)])  # how many of the numbers below each are tested
+    low, high = np.maximum(windows.lowest_repetitions, 0), np.maximum(windows.highest_repetitions, 0)
+    inside = up_to[high.astype(np.int64) + 1] - up_to[low]
+    return np.asarray((inside == high - low + 1).astype(np.int64) - (inside == 0))
+
+
+def _sides_by_thirds(windows: WindowSet) -> Index:
+    """The sides where the last third of each gesture's repetitions in a session is tested: −1 train, 1 test, 0 neither.
 
     A window without a gesture, as between rest and a gesture, is on the side on which its neighbours with one both are.
     No sample is on both sides: two windows of one gesture that share a sample share its repetition, and a window without
     a gesture shares samples only with those between its neighbours, and with these.
     """
     owners = repeated_gestures(windows)
-    place = windows.sessions * len(windows.gestures) + owners
+    place = windows.sessions.astype(np.int64) * len(windows.gestures) + owners
     last_trained = np.full(len(windows.session_names) * max(1, len(windows.gestures)), np.iinfo(np.int64).max)
     counted = (
         (owners >= 0) & (windows.lowest_repetitions == windows.highest_repetitions) & (windows.lowest_repetitions > 0)
@@ -209,3 +325,30 @@ def _by_wearer(windows: WindowSet, folds: int) -> list[Split]:
     order = np.argsort(np.array(windows.wearer_names))
     held = [np.isin(windows.wearers, order[fold::folds]) for fold in range(folds)]
     return [Split("wearer", fold, ~test, test) for fold, test in enumerate(held)]
+
+
+def _stated(windows: WindowSet, partition: str, name: str) -> Mask:
+    """Windows that the division which comes with the data puts into `partition` for the split `name`."""
+    kind = GENERALIZATIONS.index(EMG2POSE_SPLITS[name])
+    return np.asarray((windows.partitions == PARTITIONS.index(partition)) & (windows.generalizations == kind))
+
+
+def _by_metadata(windows: WindowSet, name: str) -> Split:
+    kind = EMG2POSE_SPLITS[name]
+    train, test = windows.partitions == PARTITIONS.index("train"), _stated(windows, "test", name)
+    for side, what in ((train, "to train on"), (test, f"to test on that is new in {kind.replace('_', ' and ')}")):
+        if not side.any():
+            raise EdgeError(
+                f"No recording {what} by a metadata.csv; give emg2pose's beside its files, or another --split."
+            )
+    for what, is_new, names, index in (
+        ("wearer", "user" in kind, windows.wearer_names, windows.wearers),
+        ("stage", "stage" in kind, windows.stage_names, windows.stages),
+    ):
+        shared = np.intersect1d(index[train], index[test])
+        if is_new and len(shared):
+            raise SplitLeaks(
+                f"--split {name} would leak: {what} {names[shared[0]]!r} is in training and in test recordings ({len(shared)} "
+                "are in both); mend metadata.csv, or choose another --split."
+            )
+    return Split(name, 0, np.asarray(train), test)

@@ -1,38 +1,66 @@
-"""Recordings cut into windows: one filtered signal, an index of windows into it, and what is known about each."""
+"""Recordings cut into windows: one filtered signal, an index of windows into it, and what is known about each.
+
+A set of windows lives in memory or in a folder of .npy files that are read by memory map. `cut_windows` writes such a
+folder while it reads, a recording at a time, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.errors import EdgeError
+from embridge_edge.artifacts import folder_written_by_rename, read_json
+from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.features.chain import ChainPlan, SignalChain, resolve
 from embridge_edge.gestures import POSE, GestureLibrary, pose_from_labels
+from embridge_edge.learning.columns import Columns, FileColumns, MemoryColumns
 from embridge_edge.recipe import WindowPlan
-from embridge_edge.recordings.recording import UNLABELLED, Problem, Recording
+from embridge_edge.recordings.recording import GENERALIZATIONS, PARTITIONS, UNLABELLED, Problem, Recording
 
 Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
-_ARRAYS = (
-    "signal",
-    "pose_track",
-    "starts",
-    "slack",
-    "labels",
-    "held_out",
-    "wearers",
-    "sessions",
-    "days",
-    "lowest_repetitions",
-    "highest_repetitions",
-)
+# What is stored of each window is narrow, since millions of them are: 51 bytes. Starts need 64 bits (2³¹ samples are 300
+# hours at 2 kHz); labels have them because torch's cross-entropy takes no other.
+KINDS: Mapping[str, npt.DTypeLike] = {
+    "signal": np.float32,
+    "pose_track": np.float32,
+    "starts": np.int64,
+    "slack": np.int32,
+    "labels": np.int64,
+    "held_out": np.bool_,
+    "touched": np.uint64,
+    "wearers": np.int32,
+    "sessions": np.int32,
+    "days": np.int32,
+    "lowest_repetitions": np.int16,
+    "highest_repetitions": np.int16,
+    "stages": np.int32,
+    "partitions": np.int8,
+    "generalizations": np.int8,
+}
+"""The arrays of a `WindowSet`; one .npy file each in a folder."""
+
+_FACTS = ("gestures", "wearer_names", "session_names", "stage_names", "tracked", "recordings", "test_repetitions")
+
+ABOUT = "windows.json"
+
+CHUNK = 1 << 16
+
+MOST_GESTURES = 64
+"""One bit each in `WindowSet.touched`."""
+"""Windows that are looked at together where every window is: their poses are a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +72,22 @@ class WindowSet:
         signal: float32 `[samples, channels]`, filtered, all recordings behind each other.
         pose_track: float32 `[samples / hop, 23]`, radians, NaN where unknown: the pose in the middle of each hop.
         starts: int64 `[n]`, first sample of each window, a multiple of the hop. No window crosses a clock jump.
-        slack: int64 `[n]`, samples by which a window may be moved to the right within its segment before its last sample
+        slack: int32 `[n]`, samples by which a window may be moved to the right within its segment before its last sample
             has another label or repetition.
         labels: int64 `[n]`, index into `gestures`, −1 where the window does not count for a gesture.
-        held_out: bool `[n]`, whether a held-out gesture lies in the window or ended less than the guard (or the ramp)
+        held_out: bool `[n]`, whether the window touches a held-out gesture.
+        touched: uint64 `[n]`, bit g for each gesture g that lies in the window or ended less than the guard (or the ramp)
             before it: the hand follows a prompt with a delay, so what comes just behind a gesture still is that gesture.
-        wearers, sessions: int64 `[n]`, index into `wearer_names` and `session_names`.
-        days: int64 `[n]`, day number, −1 unknown.
-        lowest_repetitions, highest_repetitions: int64 `[n]`, of the window's samples, −1 unknown.
-        gestures, wearer_names, session_names: what the indices stand for; a session is named wearer/session.
+        wearers, sessions, stages: int32 `[n]`, index into `wearer_names`, `session_names` and `stage_names`.
+        days: int32 `[n]`, day number, −1 unknown.
+        lowest_repetitions, highest_repetitions: int16 `[n]`, of the window's samples, −1 unknown.
+        partitions, generalizations: int8 `[n]`, index into `PARTITIONS` and `GENERALIZATIONS` of a recording: its place in a
+            division that comes with the data set, 0 where there is none.
+        gestures, wearer_names, session_names, stage_names: what the indices stand for; a session is named wearer/session, a
+            recording of no stage has the stage "".
         tracked: whether poses were measured; else they come from the gesture library.
         recordings: how many were read.
+        test_repetitions: the repetitions that are tested by the custom of the data set; empty where there is none.
         problems: what could not be read.
     """
 
@@ -62,19 +95,25 @@ class WindowSet:
     signal: Floats
     pose_track: Floats
     starts: Index
-    slack: Index
+    slack: Integers
     labels: Index
-    held_out: npt.NDArray[np.bool_]
-    wearers: Index
-    sessions: Index
-    days: Index
-    lowest_repetitions: Index
-    highest_repetitions: Index
+    held_out: Mask
+    touched: npt.NDArray[np.uint64]
+    wearers: Integers
+    sessions: Integers
+    days: Integers
+    lowest_repetitions: Integers
+    highest_repetitions: Integers
+    stages: Integers
+    partitions: Integers
+    generalizations: Integers
     gestures: tuple[str, ...]
     wearer_names: tuple[str, ...]
     session_names: tuple[str, ...]
+    stage_names: tuple[str, ...]
     tracked: bool
     recordings: int
+    test_repetitions: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:
@@ -94,45 +133,69 @@ class WindowSet:
         first = self.starts[which] // self.chain.hop
         return np.asarray(self.pose_track[first[:, None] + np.arange(self.frames)[None, :]])
 
+    def poses_at(self, which: Index, frame: int = -1) -> Floats:
+        """One frame of `poses`, by default the last, without reading the others: float32 `[n, 23]`."""
+        return np.asarray(self.pose_track[self.starts[which] // self.chain.hop + frame % self.frames])
+
+    def posed(self, frame: int = -1) -> Mask:
+        """Whether any angle is known in one frame of each window (by default the last), bool `[n]`."""
+        found = np.empty(len(self), np.bool_)
+        for part in chunks(len(self)):
+            found[part] = np.isfinite(self.poses_at(np.arange(part.start, part.stop), frame)).any(axis=1)
+        return found
+
     def with_chain(self, chain: SignalChain) -> WindowSet:
         return replace(self, chain=chain)
 
+    def holding_out(self, names: Sequence[str]) -> WindowSet:
+        """The same windows with these gestures held out, instead of those that they were cut with."""
+        bits = sum(1 << self.gestures.index(name) for name in names if name in self.gestures)
+        return replace(self, held_out=(self.touched & np.uint64(bits)) != 0)
+
     def save(self, folder: Path) -> None:
         """Write arrays and JSON into an existing folder."""
-        for name in _ARRAYS:
+        for name in KINDS:
             np.save(folder / f"{name}.npy", getattr(self, name))
-        about = {
-            "chain": self.chain.to_dict(),
-            "gestures": self.gestures,
-            "wearer_names": self.wearer_names,
-            "session_names": self.session_names,
-            "tracked": self.tracked,
-            "recordings": self.recordings,
-            "problems": [[problem.file, problem.line, problem.what] for problem in self.problems],
-        }
-        (folder / "windows.json").write_text(json.dumps(about), encoding="utf-8")
+        _write_about(folder, self.chain, {name: getattr(self, name) for name in _FACTS}, self.problems)
 
     @classmethod
     def load(cls, folder: Path) -> WindowSet:
-        """Open what `save` wrote; the signal stays on disk (memory map)."""
-        about = json.loads((folder / "windows.json").read_text("utf-8"))
-        arrays: dict[str, Any] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r" if name == "signal" else None) for name in _ARRAYS
-        }
-        return cls(
-            chain=SignalChain.from_dict(about["chain"]),
-            gestures=tuple(about["gestures"]),
-            wearer_names=tuple(about["wearer_names"]),
-            session_names=tuple(about["session_names"]),
-            tracked=bool(about["tracked"]),
-            recordings=int(about["recordings"]),
-            problems=tuple(Problem(*problem) for problem in about["problems"]),
-            **arrays,
-        )
+        """Open what `save` or `cut_windows` wrote. The arrays stay on disk: what is looked at is read, by memory map.
+
+        Raises:
+            EdgeError: it is no such folder, one of another version, or damaged.
+        """
+        about = read_json(folder / ABOUT)
+        try:
+            arrays: dict[str, Any] = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in KINDS}
+            facts: dict[str, Any] = {
+                name: tuple(about[name]) if isinstance(about[name], list) else about[name] for name in _FACTS
+            }
+            problems = tuple(Problem(*problem) for problem in about["problems"])
+            return cls(chain=SignalChain.from_dict(about["chain"]), problems=problems, **facts, **arrays)
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise EdgeError(
+                f"{folder} holds no windows that this version can open ({one_line(error)}); remove it and run again."
+            ) from None
+
+
+def _write_about(folder: Path, chain: SignalChain, facts: Mapping[str, Any], problems: Sequence[Problem]) -> None:
+    listed = [[problem.file, problem.line, problem.what] for problem in problems]
+    about = {"chain": chain.to_dict(), **facts, "problems": listed}
+    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+
+
+def chunks(count: int, size: int = CHUNK) -> Iterator[slice]:
+    """Slices that together are `range(count)`."""
+    return (slice(start, min(count, start + size)) for start in range(0, count, size))
 
 
 def cut_windows(
-    recordings: Iterable[Recording], chain: ChainPlan, plan: WindowPlan, library: GestureLibrary
+    recordings: Iterable[Recording],
+    chain: ChainPlan,
+    plan: WindowPlan,
+    library: GestureLibrary,
+    folder: Path | None = None,
 ) -> WindowSet:
     """Filter recordings and cut them into windows.
 
@@ -140,16 +203,50 @@ def cut_windows(
     holds recordings of several bands, which differ in rate and channels, the one with the longest total is taken and the
     others are named in `problems`.
 
+    Args:
+        folder: written while recordings are read, which are in memory one at a time; it appears whole, in the place of what
+            was there, or not at all. The result is what `WindowSet.load` opens there. None keeps all in memory.
+
     Raises:
-        EdgeError: no recording, recordings that do not go together (rate, channels, unit), no band at their rate, or
-            recordings shorter than one window.
+        EdgeError: no recording, recordings that do not go together (rate, channels, unit), no band at their rate,
+            recordings shorter than one window, or a full disk.
     """
-    bands: dict[float, _Collector] = {}
+    if folder is None:
+        band = _largest_band(recordings, chain, plan, library, lambda: MemoryColumns(KINDS))
+        whole: dict[str, Any] = {**band.about(), **band.columns.arrays()}
+        return WindowSet(**whole)
+    with folder_written_by_rename(folder) as temporary:
+        with ExitStack() as bands:
+            folders = (temporary / f"band-{number}" for number in itertools.count(1))
+            stored = _largest_band(
+                recordings, chain, plan, library, lambda: bands.enter_context(FileColumns(next(folders), KINDS))
+            )
+        for file in stored.columns.folder.iterdir():
+            file.replace(temporary / file.name)
+        for left in temporary.glob("band-*"):
+            shutil.rmtree(left)
+        facts = stored.about()
+        _write_about(temporary, facts.pop("chain"), facts, facts.pop("problems"))
+    return WindowSet.load(folder)
+
+
+Stored = TypeVar("Stored", bound=Columns)
+
+
+def _largest_band(
+    recordings: Iterable[Recording],
+    chain: ChainPlan,
+    plan: WindowPlan,
+    library: GestureLibrary,
+    columns: Callable[[], Stored],
+) -> _Band[Stored]:
+    """The band with the longest total; each band's windows go into columns of its own."""
+    bands: dict[float, _Band[Stored]] = {}
     for recording in recordings:
         if recording.rate_hz not in bands:
             for band in bands.values():
                 _must_differ(band.first, recording)
-            bands[recording.rate_hz] = _Collector(recording, chain)
+            bands[recording.rate_hz] = _Band(recording, chain, columns())
         bands[recording.rate_hz].add(recording, plan, library)
     if not bands:
         raise EdgeError("No recording to cut into windows; give a folder with recordings in --data.")
@@ -157,12 +254,16 @@ def cut_windows(
     for band in bands.values():
         if band is not largest:
             largest.problems.append(
-                Problem(band.first.source, None, f"{band.name}, most have {largest.name}: left out")
+                Problem(band.first.source, None, f"{band.first.name}, most have {largest.first.name}: left out")
             )
-    return largest.windows()
+    if not largest.windows:
+        raise EdgeError(
+            f"Every recording is shorter than one window of {largest.chain.resolved['window_ms']:g} ms; record longer."
+        )
+    return largest
 
 
-def _must_differ(first: Recording, other: Recording) -> None:
+def _must_differ(first: _Device, other: Recording) -> None:
     """Refuse recordings of one band at different rates; another band, with other channels, may lie in the same folder."""
     if first.channels == other.channels:
         raise EdgeError(
@@ -171,23 +272,35 @@ def _must_differ(first: Recording, other: Recording) -> None:
         )
 
 
-class _Collector:
-    """Gathers the windows of recordings from one band: one rate, one number of channels, one unit."""
+@dataclass(frozen=True)
+class _Device:
+    """What all recordings of one band share, by the first of them, which need not be kept for it."""
 
-    def __init__(self, first: Recording, chain: ChainPlan) -> None:
-        self.first = first
-        self.chain = resolve(chain, first.rate_hz, first.channels, first.unit)
-        self.parts: list[dict[str, Any]] = []
-        self.gestures: dict[str, int] = {}
-        self.wearers: dict[str, int] = {}
-        self.sessions: dict[str, int] = {}
-        self.problems: list[Problem] = []
-        self.tracked = False
-        self.samples = self.recordings = self._offset = 0
+    source: str
+    rate_hz: float
+    channels: int
+    unit: str
 
     @property
     def name(self) -> str:
-        return f"{self.first.channels} channels at {self.first.rate_hz:g} Hz"
+        return f"{self.channels} channels at {self.rate_hz:g} Hz"
+
+
+class _Band(Generic[Stored]):
+    """Gathers the windows of recordings from one band: one rate, one number of channels, one unit."""
+
+    def __init__(self, first: Recording, chain: ChainPlan, columns: Stored) -> None:
+        self.first = _Device(first.source, first.rate_hz, first.channels, first.unit)
+        self.chain = resolve(chain, first.rate_hz, first.channels, first.unit)
+        self.columns = columns
+        self.gestures: dict[str, int] = {}
+        self.wearers: dict[str, int] = {}
+        self.sessions: dict[str, int] = {}
+        self.stages: dict[str, int] = {}
+        self.problems: list[Problem] = []
+        self.tracked = False
+        self.test_repetitions = first.test_repetitions
+        self.samples = self.recordings = self.windows = self._offset = 0
 
     def add(self, recording: Recording, plan: WindowPlan, library: GestureLibrary) -> None:
         """Cut one more recording.
@@ -208,35 +321,66 @@ class _Collector:
         self.samples += recording.samples
         self.tracked = self.tracked or recording.pose is not None
         self.problems += recording.problems
+        if recording.test_repetitions != self.test_repetitions:
+            self.test_repetitions = ()  # data sets of different customs have none in common
         for part in _cut(recording, self.chain, plan, library, self.gestures):
+            of_all = {
+                "wearers": self.wearers.setdefault(recording.wearer, len(self.wearers)),
+                "sessions": self.sessions.setdefault(recording.donning, len(self.sessions)),
+                "stages": self.stages.setdefault(recording.stage, len(self.stages)),
+                "days": -1 if recording.day is None else recording.day,
+                "partitions": PARTITIONS.index(recording.partition),
+                "generalizations": GENERALIZATIONS.index(recording.generalization),
+            }
             part["starts"] = part["starts"] + self._offset
+            count = len(part["starts"])
+            self.columns.append(part | {name: np.full(count, value) for name, value in of_all.items()})
+            self.windows += count
             self._offset += len(part["signal"])
-            size = len(part["starts"])
-            part["wearers"] = np.full(size, self.wearers.setdefault(recording.wearer, len(self.wearers)), np.int64)
-            part["sessions"] = np.full(size, self.sessions.setdefault(recording.donning, len(self.sessions)), np.int64)
-            part["days"] = np.full(size, -1 if recording.day is None else recording.day, np.int64)
-            self.parts.append(part)
 
-    def windows(self) -> WindowSet:
-        """Everything gathered.
+    def about(self) -> dict[str, Any]:
+        """What a `WindowSet` holds beside its arrays."""
+        return {
+            "chain": self.chain,
+            "gestures": tuple(self.gestures),
+            "wearer_names": tuple(self.wearers),
+            "session_names": tuple(self.sessions),
+            "stage_names": tuple(self.stages),
+            "tracked": self.tracked,
+            "recordings": self.recordings,
+            "test_repetitions": self.test_repetitions,
+            "problems": tuple(self.problems),
+        }
 
-        Raises:
-            EdgeError: no recording was long enough for a window.
-        """
-        if not self.parts:
+
+def labelled_by_stage(
+    windows: WindowSet, groups: Mapping[str, str] | None = None, hold_out: Sequence[str] = ()
+) -> WindowSet:
+    """The same windows with their stage, or the group that it belongs to, in the place of a gesture.
+
+    A stage of emg2pose is a minute of one kind of movement: what EMBridge's evaluation there calls a gesture.
+
+    Args:
+        groups: stage to group; windows of stages that are not in it count for none. None makes each stage its own group.
+        hold_out: groups that no training step sees; no recording has two stages, so no sample is shared with others.
+
+    Raises:
+        EdgeError: no stage of these recordings is in a group, or a group to hold out is not among theirs.
+    """
+    names = {name: name for name in windows.stage_names if name} if groups is None else groups
+    gestures = tuple(dict.fromkeys(names[stage] for stage in windows.stage_names if stage in names))
+    if not gestures:
+        known = ", ".join(filter(None, windows.stage_names)) or "none"
+        raise EdgeError(f"No recording is of a stage that belongs to a group; these have the stages {known}.")
+    for name in hold_out:
+        if name not in gestures:
             raise EdgeError(
-                f"Every recording is shorter than one window of {self.chain.resolved['window_ms']:g} ms; record longer."
+                f"The stages to hold out are {name!r}, which these recordings lack; they have {', '.join(gestures)}."
             )
-        return WindowSet(
-            chain=self.chain,
-            gestures=tuple(self.gestures),
-            wearer_names=tuple(self.wearers),
-            session_names=tuple(self.sessions),
-            tracked=self.tracked,
-            recordings=self.recordings,
-            problems=tuple(self.problems),
-            **{name: np.concatenate([part[name] for part in self.parts]) for name in _ARRAYS},
-        )
+    places = [gestures.index(names[stage]) if stage in names else UNLABELLED for stage in windows.stage_names]
+    labels = np.array(places, np.int64)[windows.stages]
+    held_out = np.isin(labels, [gestures.index(name) for name in hold_out])
+    return replace(windows, gestures=gestures, labels=labels, held_out=windows.held_out | held_out)
 
 
 def _cut(
@@ -260,8 +404,12 @@ def _cut(
     signal = chain.filtered(recording.emg, recording.breaks)
     since_change = _samples_since_change(labels)
     guard, ramp = (round(time * recording.rate_hz / 1000.0) for time in (plan.guard_ms, plan.ramp_ms))
-    unseen = [gestures[name] for name in plan.hold_out_gestures if name in gestures]
-    held_out = np.cumsum(_still_in(labels, unseen, max(guard, ramp)))
+    if len(gestures) > MOST_GESTURES:
+        raise EdgeError(
+            f"These recordings have more than {MOST_GESTURES} gestures; split them up, or leave labels out."
+        )
+    unseen = np.uint64(sum(1 << gestures[name] for name in plan.hold_out_gestures if name in gestures))
+    still_in = {int(one): np.cumsum(_still_in(labels, one, max(guard, ramp))) for one in np.unique(labels) if one >= 0}
     repetitions = np.full(recording.samples, -1, np.int64)
     if recording.repetitions is not None:
         repetitions = recording.repetitions.astype(np.int64)
@@ -275,6 +423,10 @@ def _cut(
         run = since_change[lasts]
         behind = since_change[firsts]
         counts = (run >= chain.window - 1) & (behind >= guard) & (labels[firsts] >= 0)
+        touched = np.zeros(len(starts), np.uint64)
+        for one, before in still_in.items():
+            within = before[lasts] > np.where(firsts > 0, before[firsts - 1], 0)
+            touched |= within.astype(np.uint64) << np.uint64(one)
         padding = -length % chain.hop
         track = np.pad(pose[segment], ((0, padding), (0, 0)), mode="edge")[chain.hop // 2 :: chain.hop]
         by_window = np.lib.stride_tricks.sliding_window_view(repetitions[segment], chain.window)[:: chain.hop]
@@ -284,7 +436,8 @@ def _cut(
             "starts": starts,
             "slack": np.minimum(length - chain.window - starts, until_change[lasts]),
             "labels": np.where(counts, labels[lasts], UNLABELLED),
-            "held_out": held_out[lasts] > np.where(firsts > 0, held_out[firsts - 1], 0),
+            "held_out": (touched & unseen) != 0,
+            "touched": touched,
             "lowest_repetitions": by_window.min(axis=1),
             "highest_repetitions": by_window.max(axis=1),
         }
@@ -309,8 +462,8 @@ def _samples_until_change(labels: Index, repetitions: Index) -> Index:
     return np.asarray(ends[np.searchsorted(ends, here)] - here)
 
 
-def _still_in(labels: Index, unseen: list[int], after: int) -> npt.NDArray[np.bool_]:
-    """Which samples belong to one of the gestures `unseen`, or lie at most `after` samples behind one."""
+def _still_in(labels: Index, gesture: int, after: int) -> npt.NDArray[np.bool_]:
+    """Which samples belong to a gesture, or lie at most `after` samples behind it."""
     here = np.arange(len(labels))
-    latest = np.maximum.accumulate(np.where(np.isin(labels, unseen), here, -after - 1))
+    latest = np.maximum.accumulate(np.where(labels == gesture, here, -after - 1))
     return np.asarray(here - latest <= after)

@@ -6,6 +6,9 @@ sample_rate num_channels filename`, and in it the compound dataset `timeseries` 
 The unit of the published EMG is not stated: the authors' own converter to BIDS takes it for microvolts with
 the words "appears to be", hence the unit "emg2pose" and no scale to volts.
 
+`metadata.csv` beside the files says of each which stage it is, and its place in the authors' division: `split` is train, val or
+test, `generalization` what a test recording is new in: its user, its stage or both (user_stage).
+
 What a Recording has beyond that stands in the group under names that begin with `embridge_`, which other readers pass
 over.
 """
@@ -13,8 +16,10 @@ over.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,7 +28,7 @@ import numpy.typing as npt
 from embridge_edge.artifacts import written_by_rename
 from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import FINGER_JOINTS, POSE, WRIST_ANGLES
-from embridge_edge.recordings.recording import Problem, Recording
+from embridge_edge.recordings.recording import GENERALIZATIONS, PARTITIONS, Problem, Recording
 
 CHUNK_ROWS = 1 << 14
 UNIT = "emg2pose"
@@ -51,8 +56,92 @@ METADATA_COLUMNS = (
 )
 
 
-def read_emg2pose(path: Path, source: str | None = None) -> Recording:
+METADATA_FILE = "metadata.csv"
+
+_IDENTIFYING = ("session", "user", "stage", "side")
+"""Columns that together name a recording, where the table has no file names."""
+
+NO_STAGE = "unknown"
+"""What is written as the stage of a recording that has none."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A recording's place in the division of its data set: of `PARTITIONS` and `GENERALIZATIONS`."""
+
+    partition: str = ""
+    generalization: str = ""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A `metadata.csv`.
+
+    Attributes:
+        place: where it was read from, for messages.
+        by_file: by the file's name without its suffix. by_recording: by session, user, stage and side.
+    """
+
+    place: str
+    by_file: Mapping[str, Placed] = field(default_factory=dict)
+    by_recording: Mapping[tuple[str, ...], Placed] = field(default_factory=dict)
+
+    def placed(self, file: str, recording: tuple[str, ...]) -> Placed | None:
+        """The place of a recording, by its file's name, else by its session, user, stage and side; None without a row."""
+        return self.by_file.get(file, self.by_recording.get(recording))
+
+
+def parse_metadata(text: str, place: str) -> Metadata:
+    """Read the text of a `metadata.csv`; `place` names it in messages.
+
+    Raises:
+        EdgeError: a column is missing, a split or generalization that does not exist, or a recording that has two places.
+    """
+    rows = csv.DictReader(StringIO(text, newline=""))
+    columns = rows.fieldnames or ()
+    by_file = "filename" in columns
+    for name in ("split", *(() if by_file else _IDENTIFYING)):
+        if name not in columns:
+            raise EdgeError(
+                f"{place} has no column {name!r} (it has {', '.join(columns) or 'none'}); give emg2pose's, or take it away."
+            )
+    files: dict[str, Placed] = {}
+    recordings: dict[tuple[str, ...], Placed] = {}
+    for row in rows:
+        found = _placed(row, f"{place}:{rows.line_num}")
+        if by_file:
+            file = PurePosixPath(row["filename"] or "").name.removesuffix(".hdf5")
+            same = files.setdefault(file, found)
+        else:
+            same = recordings.setdefault(tuple(row[name] or "" for name in _IDENTIFYING), found)
+        if same != found:
+            raise EdgeError(
+                f"{place}:{rows.line_num}: the recording stands in another split above; fetch the table again."
+            )
+    return Metadata(place, files, recordings)
+
+
+def _placed(row: Mapping[str, str | None], place: str) -> Placed:
+    partition = (row["split"] or "").strip().lower()
+    if partition not in PARTITIONS[1:]:
+        raise EdgeError(
+            f"{place}: split {row['split']!r} is none of {', '.join(PARTITIONS[1:])}; fetch the table again."
+        )
+    if partition == "train":
+        return Placed(partition)  # what it is new in is said of val and test only
+    new_in = (row.get("generalization") or "").strip().lower()
+    if new_in not in GENERALIZATIONS:
+        known = ", ".join(GENERALIZATIONS[1:])
+        raise EdgeError(f"{place}: generalization {new_in!r} is none of {known}; fetch the table again.")
+    return Placed(partition, new_in)
+
+
+def read_emg2pose(path: Path, source: str | None = None, metadata: Metadata | None = None) -> Recording:
     """Read one emg2pose file, in chunks: besides the recording there is never more than a chunk in memory.
+
+    Args:
+        source: what the file is called in messages; its name without the folders by default.
+        metadata: the table beside it, which says where in the data set's division it stands.
 
     Raises:
         EdgeError: no HDF5 file, truncated, or not laid out as emg2pose.
@@ -62,13 +151,13 @@ def read_emg2pose(path: Path, source: str | None = None) -> Recording:
     source = source or path.name
     try:
         with h5py.File(path, "r") as file:
-            return _read(file, source)
+            return _read(file, source, path.stem, metadata)
     except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split()).removeprefix("Unable to synchronously open file ").strip("()'\"")
         raise EdgeError(f"{source} is truncated or damaged HDF5 ({what}); fetch it again.") from None
 
 
-def _read(file: Any, source: str) -> Recording:
+def _read(file: Any, source: str, file_name: str, metadata: Metadata | None) -> Recording:
     group = file.get("emg2pose")
     series = None if group is None else group.get("timeseries")
     if series is None:
@@ -122,6 +211,14 @@ def _read(file: Any, source: str) -> Recording:
         emg = emg[kept]
         pose, labels, repetitions = (None if track is None else track[kept] for track in (pose, labels, repetitions))
     gestures = tuple(_text(name) for name in attributes.get(EXTRA + "gestures", ()))
+    session, user, stage, side = (
+        _text(attributes.get(name, default))
+        for name, default in (("session", "1"), ("user", "unknown"), ("stage", NO_STAGE), ("side", "unknown"))
+    )
+    placed = None if metadata is None else metadata.placed(file_name, (session, user, stage, side))
+    if metadata is not None and placed is None:
+        problems.append(Problem(source, None, f"{metadata.place} has no row for it; it is in no split"))
+    placed = placed or Placed()
     day = attributes.get(EXTRA + "day")
     full_scale = attributes.get(EXTRA + "full_scale")
     return Recording(
@@ -129,16 +226,19 @@ def _read(file: Any, source: str) -> Recording:
         rate_hz=rate_hz,
         unit=_text(attributes.get(EXTRA + "unit", UNIT)),
         source=source,
-        wearer=_text(attributes.get("user", "unknown")),
-        session=_text(attributes.get(EXTRA + "session", attributes.get("session", "1"))),
+        wearer=user,
+        session=_text(attributes.get(EXTRA + "session", session)),
         day=None if day is None else int(day),
-        side=_side(_text(attributes.get("side", "unknown"))),
+        side=_side(side),
         labels=labels,
         gestures=gestures,
         repetitions=repetitions,
         pose=pose,
         breaks=breaks,
         full_scale=None if full_scale is None else float(full_scale),
+        stage="" if stage == NO_STAGE else stage,
+        partition=placed.partition,
+        generalization=placed.generalization,
         problems=tuple(problems),
     )
 
@@ -175,7 +275,8 @@ def write_emg2pose(recordings: Iterable[Recording], folder: Path) -> list[Path]:
     """Write recordings as emg2pose files with their `metadata.csv`; the files appear by rename, the table last.
 
     EMG stays in the recording's unit, which stands in `embridge_unit`. A frame without any known finger angle is
-    written as zeros, the layout's own sign for it; single unknown angles stay NaN.
+    written as zeros, the layout's own sign for it; single unknown angles stay NaN. A recording that stands in no division
+    is written as one to train on, which is what others' tools look for.
 
     Returns: the files, in the order of the recordings.
     """
@@ -198,14 +299,14 @@ def write_emg2pose(recordings: Iterable[Recording], folder: Path) -> list[Path]:
                 "end": recording.duration_s,
                 "side": recording.side,
                 "moving_hand": recording.side,
-                "held_out_user": False,
-                "held_out_stage": False,
-                "split": "train",
-                "generalization": "",
+                "held_out_user": recording.generalization in ("user", "user_stage"),
+                "held_out_stage": recording.generalization in ("stage", "user_stage"),
+                "split": recording.partition or "train",
+                "generalization": recording.generalization,
             }
         )
     with (
-        written_by_rename(folder / "metadata.csv") as temporary,
+        written_by_rename(folder / METADATA_FILE) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as stream,
     ):
         table = csv.DictWriter(stream, METADATA_COLUMNS, lineterminator="\n")
@@ -228,10 +329,10 @@ def _file_name(recording: Recording, taken: set[str]) -> str:
 
 
 def _stage(recording: Recording) -> str:
-    if recording.labels is None:
-        return "unknown"
+    if recording.stage or recording.labels is None:
+        return recording.stage or NO_STAGE
     held = [recording.gestures[label] for label in np.unique(recording.labels) if label >= 0]
-    return "+".join(held) if held else "unknown"
+    return "+".join(held) if held else NO_STAGE
 
 
 def _write(recording: Recording, path: Path, name: str) -> None:

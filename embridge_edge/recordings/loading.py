@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
@@ -35,6 +35,10 @@ from embridge_edge.recordings.store import ArchiveStore, FolderStore, archive_ki
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from embridge_edge.recordings.emg2pose import Metadata
+
+Parsed = TypeVar("Parsed")
 
 NINAPRO_FORMATS = ("ninapro-db1", "ninapro-db2", "ninapro-db5", "ninapro-db7")
 OTHER_FORMATS = ("emg2pose", *NINAPRO_FORMATS)
@@ -212,6 +216,7 @@ class _SetReader:
         self.log = log if log is not None else ReadingLog()
         self._counts: object = None
         self._read_descriptions: dict[str, Description | None] = {}
+        self._read_metadata: dict[str, Metadata | None] = {}
 
     def read(self, path: Path, files: list[Found], advance: Callable[[int], object]) -> Iterator[Recording]:
         """Recordings of `files`, which lie below `path`."""
@@ -288,9 +293,10 @@ class _SetReader:
         source = store.prefix + name
         with store.on_disk(name) as path:
             if looked.head.startswith(HDF5_MAGIC) and self.chosen not in NINAPRO_FORMATS:
-                from embridge_edge.recordings.emg2pose import read_emg2pose
+                from embridge_edge.recordings.emg2pose import METADATA_FILE, parse_metadata, read_emg2pose
 
-                yield read_emg2pose(path, source), "emg2pose"
+                table = _above(store, name, METADATA_FILE, self._read_metadata, parse_metadata)
+                yield read_emg2pose(path, source, table), "emg2pose"
             else:
                 from embridge_edge.recordings.ninapro import read_ninapro
 
@@ -323,21 +329,13 @@ class _SetReader:
 
     def _beside(self, store: FolderStore | ArchiveStore, name: str) -> Description | None:
         """The description beside a file or above it in the set; each folder is looked into once."""
-        folder = PurePosixPath(name).parent
-        for parent in (folder, *folder.parents):
-            at = (parent / FILE_NAME).as_posix()
-            place = store.prefix + at
-            if place not in self._read_descriptions:
-                found = None
-                if store.exists(at):
-                    with store.open(at) as stream:
-                        text = stream.read().decode("utf-8", "replace")
-                    found = parse_description(text, FILE_NAME, place)
-                self._read_descriptions[place] = found
-            description = self._read_descriptions[place]
-            if description is not None:
-                return description
-        return None
+        return _above(
+            store,
+            name,
+            FILE_NAME,
+            self._read_descriptions,
+            lambda text, place: parse_description(text, FILE_NAME, place),
+        )
 
     def _companions(
         self, store: FolderStore | ArchiveStore, name: str, description: Description, seen: dict[str, Glimpse]
@@ -358,6 +356,30 @@ class _SetReader:
             if match is not None:
                 found[companion] = match
         return found
+
+
+def _above(
+    store: FolderStore | ArchiveStore,
+    name: str,
+    wanted: str,
+    known: dict[str, Parsed | None],
+    parse: Callable[[str, str], Parsed],
+) -> Parsed | None:
+    """What the nearest file `wanted` says, beside a file or above it in the set; `known` keeps what was read of each."""
+    folder = PurePosixPath(name).parent
+    for parent in (folder, *folder.parents):
+        at = (parent / wanted).as_posix()
+        place = store.prefix + at
+        if place not in known:
+            parsed = None
+            if store.exists(at):
+                with store.open(at) as stream:
+                    parsed = parse(stream.read().decode("utf-8-sig", "replace"), place)
+            known[place] = parsed  # one that cannot be parsed is an error for every file below it
+        found = known[place]
+        if found is not None:
+            return found
+    return None
 
 
 def _neighbours(store: FolderStore | ArchiveStore, name: str, companion: Companion) -> list[str]:

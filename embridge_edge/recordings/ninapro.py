@@ -25,17 +25,18 @@ from embridge_edge.recordings.repetitions import with_rest_numbered
 
 @dataclass(frozen=True)
 class Database:
-    """What the database's page says of its EMG."""
+    """What the database's page says of its EMG, and the repetitions that are tested by custom (Atzori et al. 2014)."""
 
     channels: int
     rate_hz: float
     unit: str
+    test_repetitions: tuple[int, ...] = (2, 5)
 
 
 # DB1: ten Otto Bock electrodes that give an RMS themselves, 100 Hz. DB2 and DB7: twelve Delsys Trigno at 2 kHz, volts.
-# DB5: two Myo armbands at 200 Hz, their bytes.
+# DB5: two Myo armbands at 200 Hz, their bytes. DB1 has ten repetitions, the others six: a third of either is tested.
 DATABASES: Mapping[str, Database] = {
-    "ninapro-db1": Database(10, 100.0, "ninapro-db1"),
+    "ninapro-db1": Database(10, 100.0, "ninapro-db1", (2, 5, 7)),
     "ninapro-db2": Database(12, 2000.0, "V"),
     "ninapro-db5": Database(16, 200.0, "myo"),
     "ninapro-db7": Database(12, 2000.0, "V"),
@@ -126,6 +127,7 @@ def read_ninapro(path: Path, source: str | None = None, database: str | None = N
         repetitions=repetition,
         breaks=breaks,
         full_scale=128.0 if known.unit == "myo" else None,
+        test_repetitions=known.test_repetitions if repetition is not None else (),
         problems=tuple(problems),
     )
     return recording, name

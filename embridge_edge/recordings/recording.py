@@ -15,6 +15,12 @@ from embridge_edge.gestures import POSE
 UNLABELLED = -1
 """The label of a sample that belongs to no gesture."""
 
+PARTITIONS = ("", "train", "val", "test")
+"""Sides of a division that comes with a data set; "" where none does."""
+
+GENERALIZATIONS = ("", "user", "stage", "user_stage")
+"""What a test recording of such a division is new in: its wearer, its stage or both (the words of emg2pose)."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,6 +55,10 @@ class Recording:
         breaks: sorted sample indices at which the clock jumps: the sample does not follow the one before it.
         full_scale: largest magnitude that the device can give, in `unit`; None where unknown (then clipping is
             inferred from repeated extremes).
+        stage: name of the part of the protocol that was recorded; "" where there is none.
+        partition, generalization: its place in a division that comes with the data set, of `PARTITIONS` and
+            `GENERALIZATIONS`.
+        test_repetitions: the repetitions that are tested by the custom of the data set; empty where there is none.
         problems: what could not be used while reading.
     """
 
@@ -66,6 +76,10 @@ class Recording:
     pose: npt.NDArray[np.float32] | None = None
     breaks: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     full_scale: float | None = None
+    stage: str = ""
+    partition: str = ""
+    generalization: str = ""
+    test_repetitions: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +101,10 @@ class Recording:
                 raise EdgeError(f"{self.source}: {name} has shape {list(array.shape)}, {list(shape)} expected.")
         if self.labels is not None and int(self.labels.max()) >= len(self.gestures):
             raise EdgeError(f"{self.source}: label {int(self.labels.max())} has no gesture name.")
+        for name, allowed in (("partition", PARTITIONS), ("generalization", GENERALIZATIONS)):
+            if getattr(self, name) not in allowed:
+                known = ", ".join(filter(None, allowed))
+                raise EdgeError(f"{self.source}: {name} {getattr(self, name)!r}; choose one of {known}, or none.")
 
     @property
     def samples(self) -> int:

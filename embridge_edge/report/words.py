@@ -26,9 +26,22 @@ SPLITS = {
     "day": ("later days", "trained on each wearer's first day, judged on the other days"),
     "repetition": (
         "unseen repetitions",
-        "judged on the last third of each session's repetitions, trained on the others",
+        "judged on the repetitions of the data set's custom (NinaPro: 2 and 5), else on the last third of each session's; "
+        "trained on the others",
     ),
     "wearer": ("unseen wearers", "folds over wearers: judged on people of whom nothing was trained on, no calibration"),
+    "emg2pose_user": (
+        "unseen users",
+        "emg2pose's own division: judged on its held-out users in stages that were trained on",
+    ),
+    "emg2pose_stage": (
+        "unseen stages",
+        "emg2pose's own division: judged on held-out stages of users that were trained on",
+    ),
+    "emg2pose_user_stage": (
+        "unseen users and stages",
+        "emg2pose's own division: judged on held-out stages of held-out users",
+    ),
 }
 """What a split is called and what it means, in the order in which they are shown."""
 

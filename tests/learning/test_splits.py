@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.gestures import read_library
-from embridge_edge.learning.splits import Split, make_splits, possible_splits, training_windows, validation_split
-from embridge_edge.learning.windows import WindowSet
+from embridge_edge.gestures import POSE, read_library
+from embridge_edge.learning import near
+from embridge_edge.learning.near import Near, near_gestures, poses_near
+from embridge_edge.learning.splits import (
+    Split,
+    SplitLeaks,
+    make_splits,
+    named_split,
+    near_windows,
+    possible_splits,
+    training_windows,
+    validation_split,
+)
+from embridge_edge.learning.windows import WindowSet, chunks
 from embridge_edge.recipe import find_recipe
 from embridge_edge.recordings.recording import Recording
 from embridge_edge.verbs.workflow import Job, provenance, refuse_leak
+
+WINDOW, HOP = 40, 10
 
 
 def samples(windows: WindowSet, which: np.ndarray, *, moved: bool) -> np.ndarray:
@@ -319,3 +333,267 @@ def test_window_without_label_and_pose_does_not_train(
     assert len(training_windows(cut([recording(labelled=False)]), None)) == 0
     tracked = cut([recording(labelled=False, tracked=True)])
     assert len(training_windows(tracked, None)) == len(tracked)
+
+
+def placed(made: Recording, partition: str, generalization: str = "", stage: str = "fists") -> Recording:
+    return replace(made, partition=partition, generalization=generalization, stage=stage)
+
+
+@pytest.fixture(scope="module")
+def divided(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> WindowSet:
+    """Every cell of emg2pose's division: known and new wearers, known and new stages, some of each to validate on."""
+    runs = [(0, 60)]
+    return cut(
+        [
+            placed(recording("a", "1", runs), "train"),
+            placed(recording("b", "1", runs), "train", stage="pinches"),
+            placed(recording("c", "1", runs), "val", "user"),
+            placed(recording("d", "1", runs), "test", "user"),
+            placed(recording("a", "1", runs), "test", "stage", "counting"),
+            placed(recording("b", "1", runs), "val", "stage", "throwing"),
+            placed(recording("d", "1", runs), "test", "user_stage", "counting"),
+            recording("e", "1", runs),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "tested", "validated"),
+    [
+        ("emg2pose_user", {("d", "fists")}, {("c", "fists")}),
+        ("emg2pose_stage", {("a", "counting")}, {("b", "throwing")}),
+        ("emg2pose_user_stage", {("d", "counting")}, {("c", "fists"), ("b", "throwing")}),
+    ],
+)
+def test_splits_of_emg2pose_are_its_own(
+    divided: WindowSet, name: str, tested: set[tuple[str, str]], validated: set[tuple[str, str]]
+) -> None:
+    def who(side: np.ndarray) -> set[tuple[str, str]]:
+        pairs = np.unique(np.stack([divided.wearers[side], divided.stages[side]]), axis=1).T.tolist()
+        return {(divided.wearer_names[wearer], divided.stage_names[stage]) for wearer, stage in pairs}
+
+    (split,) = make_splits(divided, name)
+    assert_apart(divided, split)
+    assert (split.name, who(split.train), who(split.test)) == (name, {("a", "fists"), ("b", "pinches")}, tested)
+    inner = validation_split(divided, split)
+    assert (who(inner.train), who(inner.test)) == (who(split.train), validated)
+    assert name in possible_splits(divided)
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "says"),
+    [
+        (
+            "emg2pose_user",
+            ("a", "fists"),
+            ("a", "counting"),
+            "emg2pose_user would leak: wearer 'a' is in training and in",
+        ),
+        ("emg2pose_stage", ("a", "fists"), ("a", "fists"), "emg2pose_stage would leak: stage 'fists'"),
+        ("emg2pose_user_stage", ("a", "fists"), ("b", "fists"), "emg2pose_user_stage would leak: stage 'fists'"),
+        ("emg2pose_user_stage", ("a", "fists"), ("a", "counting"), "emg2pose_user_stage would leak: wearer 'a'"),
+    ],
+)
+def test_split_of_emg2pose_that_leaks_is_refused(
+    recording: Callable[..., Recording],
+    cut: Callable[..., WindowSet],
+    name: str,
+    train: tuple[str, str],
+    test: tuple[str, str],
+    says: str,
+) -> None:
+    kind = name.removeprefix("emg2pose_")
+    windows = cut(
+        [
+            placed(recording(train[0]), "train", stage=train[1]),
+            placed(recording(test[0], "2"), "test", kind, test[1]),
+        ]
+    )
+    with pytest.raises(SplitLeaks, match=says):
+        make_splits(windows, name)
+
+
+def test_split_of_emg2pose_needs_its_table(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
+    with pytest.raises(EdgeError, match=r"No recording to train on by a metadata\.csv"):
+        make_splits(cut([recording()]), "emg2pose_user")
+    trained = cut([placed(recording("a", name), "train") for name in "12"])
+    with pytest.raises(EdgeError, match="No recording to test on that is new in user and stage"):
+        make_splits(trained, "emg2pose_user_stage")
+    assert possible_splits(trained) == ["session"]
+
+
+def test_a_custom_of_the_data_set_says_which_repetitions_are_tested(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    runs, repetitions = rounds(fist=6, flexion=6, extension=1)
+    made = recording(runs=runs, repetitions=repetitions, gestures=FOUR)
+    windows = cut([replace(made, test_repetitions=(2, 5))])
+    (split,) = make_splits(windows, "repetition")
+    assert_apart(windows, split)
+    assert set(windows.lowest_repetitions[split.test]) == set(windows.highest_repetitions[split.test]) == {2, 5}
+    assert set(windows.lowest_repetitions[split.train & (windows.labels >= 0)]) == {1, 3, 4, 6}
+    assert (split.train | split.test)[windows.lowest_repetitions == windows.highest_repetitions].all()
+    assert possible_splits(windows) == ["repetition"]
+    (other,) = make_splits(windows, "repetition", test_repetitions=(6,))
+    assert set(windows.lowest_repetitions[other.test]) == {6}
+    (plain,) = make_splits(cut([made]), "repetition")
+    assert set(windows.lowest_repetitions[plain.test & (windows.labels == 1)]) == {5, 6}
+    (asked,) = make_splits(cut([made]), "repetition", test_repetitions=(2, 5))
+    np.testing.assert_array_equal(asked.test, split.test)
+
+
+@pytest.mark.parametrize(
+    ("tested", "says"),
+    [
+        ((7, 9), r"No window lies in repetition 7, 9; .* up to 6"),
+        ((0,), "repetition 0"),
+        (range(1, 7), "none to train on"),
+    ],
+)
+def test_repetitions_that_nobody_made_cannot_be_tested(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet], tested: Sequence[int], says: str
+) -> None:
+    runs, repetitions = rounds(fist=6)
+    windows = cut([recording(runs=runs, repetitions=repetitions, gestures=FOUR)])
+    with pytest.raises(EdgeError, match=says):
+        make_splits(windows, "repetition", test_repetitions=tested)
+    without = cut([replace(recording(), test_repetitions=(2, 5))])
+    with pytest.raises(EdgeError, match="no repetitions of a gesture"):
+        make_splits(without, "repetition")
+    with pytest.raises(EdgeError, match="allow no split"):
+        possible_splits(without)
+
+
+@given(
+    runs=st.lists(run, min_size=3, max_size=8),
+    numbers=st.lists(st.integers(0, 4), min_size=8, max_size=8),
+    tested=st.sets(st.integers(1, 5), min_size=1, max_size=3),
+    tracked=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_sample_of_a_tested_repetition_trains(
+    recording: Callable[..., Recording],
+    cut: Callable[..., WindowSet],
+    runs: list[tuple[int, int]],
+    numbers: list[int],
+    tested: set[int],
+    tracked: bool,
+) -> None:
+    runs = [*runs, (1, 60)]
+    made = recording(runs=runs, repetitions=[*numbers, 1][: len(runs)], tracked=tracked)
+    windows = cut([made])
+    assert made.repetitions is not None
+    try:
+        (split,) = make_splits(windows, "repetition", test_repetitions=sorted(tested))
+    except EdgeError:
+        return
+    assert_apart(windows, split)
+    inside = np.isin(made.repetitions, sorted(tested))
+    assert not inside[samples(windows, training_windows(windows, split), moved=True)[: len(inside)]].any()
+    assert inside[samples(windows, split.test, moved=False)[: len(inside)]].all()
+
+
+def test_wearers_are_split_by_name(people: WindowSet) -> None:
+    split = named_split(people, ("b",))
+    assert split.name == "wearer"
+    assert {people.wearer_names[place] for place in np.unique(people.wearers[split.test])} == {"b"}
+    np.testing.assert_array_equal(split.train, ~split.test)
+    assert_apart(people, split)
+    narrow = named_split(people, ("b",), ("c",), "unseen")
+    assert narrow.name == "unseen"
+    np.testing.assert_array_equal(narrow.train, people.wearers == people.wearer_names.index("c"))
+    assert not (narrow.train & narrow.test).any()
+
+
+@pytest.mark.parametrize(
+    ("test", "train", "says"),
+    [
+        (("b", "zoe"), None, "Unknown wearer 'zoe'; these recordings have a, b, c"),
+        (("b",), ("a", "zoe"), "Unknown wearer 'zoe'"),
+        (("b", "c"), ("a", "b"), "Wearer 'b' would train and test"),
+        ((), None, "no wearer to test on"),
+        (("a", "b", "c"), None, "no wearer to train on"),
+        (("a",), (), "no wearer to train on"),
+    ],
+)
+def test_names_that_make_no_split_are_refused(
+    people: WindowSet, test: tuple[str, ...], train: tuple[str, ...] | None, says: str
+) -> None:
+    with pytest.raises(EdgeError, match=says):
+        named_split(people, test, train)
+
+
+@given(
+    seed=st.integers(0, 50),
+    near_rad=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    missing=st.sampled_from([0.0, 0.3, 0.9]),
+    size=st.sampled_from([1, 7, 1 << 16]),
+)
+@settings(max_examples=40, deadline=None)
+def test_near_windows_are_those_that_pass_a_pose(
+    recording: Callable[..., Recording],
+    cut: Callable[..., WindowSet],
+    seed: int,
+    near_rad: float,
+    missing: float,
+    size: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    made = recording(runs=[(0, 90), (1, 130)], tracked=True, breaks=[100])
+    assert made.pose is not None
+    made.pose[rng.random(made.pose.shape) < missing] = np.nan
+    windows = cut([made])
+    poses = rng.normal(0.0, 0.7, (3, len(POSE))).astype(np.float32)
+    poses[0, rng.random(len(POSE)) < 0.5] = np.nan
+    poses[1] = windows.pose_track[len(windows.pose_track) // 2]
+    which = rng.permutation(len(windows))[: rng.integers(1, len(windows) + 1)]
+
+    def passes(window: int) -> bool:
+        first = windows.starts[window] // windows.chain.hop
+        last = first + windows.frames + (1 if windows.slack[window] else 0)
+        for frame in windows.pose_track[first:last]:
+            for pose in poses:
+                both = np.isfinite(frame) & np.isfinite(pose)
+                if both.any() and np.sqrt(np.mean((frame[both].astype(float) - pose[both]) ** 2)) <= near_rad + 1e-7:
+                    return True
+        return False
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(near, "chunks", lambda count: chunks(count, size))
+        found = poses_near(windows, which, poses, near_rad)
+    assert found.tolist() == [passes(window) for window in which]
+
+
+def test_what_passes_a_held_out_pose_does_not_train(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet]
+) -> None:
+    """Free movement, without a label, goes through a fist in its middle; so does every way to or from one."""
+    library = read_library()
+    made = recording(runs=[(-1, 600)], tracked=True)
+    fist = library.pose("fist")
+    assert fist is not None and made.pose is not None
+    made.pose[:] = library.pose("extension")
+    made.pose[300:360] = fist + 0.05
+    windows = cut([made, recording("b", runs=[(0, 200), (1, 200), (0, 200)])], hold_out_gestures=("fist",))
+    close = near_gestures(library, ("fist",), 0.1)
+    kept, out = training_windows(windows, None, close), near_windows(windows, None, close)
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, out])), training_windows(windows, None))
+    free = out[windows.wearers[out] == 0]
+    reach = windows.starts[free]
+    assert len(free) and (reach + WINDOW + HOP > 300).all() and (reach < 360).all()
+    assert set(windows.wearers[kept].tolist()) == {0, 1}
+    frames = windows.starts[kept][:, None] // HOP + np.arange(windows.frames)
+    away = np.sqrt(np.nanmean((windows.pose_track[frames] - fist) ** 2, axis=2))
+    assert away.min() > 0.1
+
+
+def test_nothing_can_be_kept_away_from_a_gesture_without_a_pose() -> None:
+    library = read_library()
+    with pytest.raises(EdgeError, match="Gesture 'M3' has no pose in the library"):
+        near_gestures(library, ("fist", "M3"), 0.2)
+    with pytest.raises(EdgeError, match="knows no angle"):
+        Near(np.full((1, len(POSE)), np.nan, np.float32), 0.2)
+    with pytest.raises(EdgeError, match=r"shape \[23\]"):
+        Near(np.zeros(len(POSE), np.float32), 0.2)
+    with pytest.raises(EdgeError, match="near_rad is -1"):
+        near_gestures(library, ("fist",), -1.0)

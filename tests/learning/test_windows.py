@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +20,10 @@ from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
-from embridge_edge.gestures import POSE
-from embridge_edge.learning.windows import WindowSet
+from embridge_edge.gestures import POSE, read_library
+from embridge_edge.learning.columns import FileColumns
+from embridge_edge.learning.windows import KINDS, WindowSet, cut_windows, labelled_by_stage
+from embridge_edge.recipe import WindowPlan
 from embridge_edge.recordings.recording import Problem, Recording
 
 WINDOW, HOP, GUARD = 40, 10, 60  # samples: 200 ms, 50 ms, 300 ms at 200 Hz
@@ -90,6 +98,11 @@ def test_held_out_gesture_is_in_no_other_window_not_even_its_tail(
         bool((made.labels[max(0, start - tail) : start + WINDOW] == 1).any()) for start in windows.starts.tolist()
     ]
     assert windows.held_out.tolist() == touched
+    # Held out afterwards, as `benchmark` does for one division after the other, it is the same.
+    plain = cut([made], guard_ms=guard_ms, ramp_ms=ramp_ms)
+    assert not plain.held_out.any()
+    np.testing.assert_array_equal(plain.holding_out(("fist",)).held_out, windows.held_out)
+    assert not plain.holding_out(("wave",)).held_out.any()
 
 
 def test_a_moved_window_never_reaches_another_label_or_repetition(
@@ -198,3 +211,247 @@ def test_the_filter_starts_afresh_behind_a_clock_jump(
     behind = replace(whole, emg=whole.emg[100:], labels=np.zeros(100, np.int16), session="2")
     one, two = cut([jumped], chain=chain), cut([behind], chain=chain)
     np.testing.assert_array_equal(one.signal[100:], two.signal)
+
+
+def streamed(recordings: Iterable[Recording], folder: Path, chain: ChainPlan | None = None) -> WindowSet:
+    """What `cut` gives, written to a folder while the recordings come."""
+    chain = chain or ChainPlan(window_ms=200.0, hop_ms=50.0, bandpass_hz=None)
+    return cut_windows(recordings, chain, WindowPlan(), read_library(), folder)
+
+
+def assert_same(one: WindowSet, other: WindowSet) -> None:
+    """Everything is equal, bit for bit, and of the same kind."""
+    for name, value in vars(one).items():
+        again = getattr(other, name)
+        if isinstance(value, np.ndarray):
+            assert again.dtype == value.dtype == KINDS[name], name
+            assert again.shape == value.shape, name
+            assert again.tobytes() == value.tobytes(), name  # NaN as well
+        else:
+            assert again == value, name
+
+
+class Broken(Exception):
+    pass
+
+
+some_recordings = st.lists(
+    st.fixed_dictionaries(
+        {
+            "wearer": st.sampled_from("abc"),
+            "session": st.sampled_from("123"),
+            "runs": st.lists(st.tuples(st.sampled_from([-1, 0, 1, 2]), st.integers(1, 170)), min_size=1, max_size=4),
+            "day": st.none() | st.integers(1, 40),
+            "breaks": st.sets(st.integers(1, 400), max_size=3).map(sorted),
+            "tracked": st.booleans(),
+            "labelled": st.booleans(),
+        }
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(
+    made=some_recordings,
+    numbers=st.lists(st.integers(0, 6), min_size=4, max_size=4),
+    stages=st.lists(st.sampled_from(["", "fists", "pinches"]), min_size=5, max_size=5),
+    bandpass=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_folder_holds_what_memory_holds(
+    recording: Callable[..., Recording],
+    cut: Callable[..., WindowSet],
+    tmp_path_factory: pytest.TempPathFactory,
+    made: list[dict[str, Any]],
+    numbers: list[int],
+    stages: list[str],
+    bandpass: bool,
+) -> None:
+    recordings = [
+        replace(
+            recording(**one, repetitions=numbers[: len(one["runs"])]),
+            stage=stage,
+            partition="test" if stage else "train",
+            generalization="stage" if stage else "",
+            test_repetitions=(2, 5),
+        )
+        for one, stage in zip(made, stages, strict=False)
+    ]
+    chain = ChainPlan(window_ms=200.0, hop_ms=50.0, bandpass_hz=(20.0, 90.0) if bandpass else None)
+    folder = tmp_path_factory.mktemp("cut") / "windows"
+    try:
+        kept = cut(recordings, chain=chain)
+    except EdgeError:
+        with pytest.raises(EdgeError, match="shorter than one window"):
+            streamed(iter(recordings), folder, chain)
+        assert list(folder.parent.iterdir()) == []
+        return
+    stored = streamed(iter(recordings), folder, chain)
+    assert_same(kept, stored)
+    assert_same(kept, WindowSet.load(folder))
+    assert isinstance(stored.signal, np.memmap) and isinstance(stored.labels, np.memmap)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*(f"{name}.npy" for name in KINDS), "windows.json"]
+    )
+    which = np.arange(len(kept))[::-3]
+    np.testing.assert_array_equal(stored.inputs(which), kept.inputs(which))
+    np.testing.assert_array_equal(stored.poses(which), kept.poses(which))
+    for frame in (0, 1, -1):
+        np.testing.assert_array_equal(stored.poses_at(which, frame), kept.poses(which)[:, frame])
+        np.testing.assert_array_equal(
+            stored.posed(frame), np.isfinite(kept.poses_at(np.arange(len(kept)), frame)).any(1)
+        )
+
+
+def test_the_largest_of_several_bands_is_in_the_folder(
+    recording: Callable[..., Recording], cut: Callable[..., WindowSet], tmp_path: Path
+) -> None:
+    made = [
+        replace(recording("a", channels=5), rate_hz=250.0),
+        recording("b"),
+        replace(recording("c", channels=5), rate_hz=250.0),
+    ]
+    stored = streamed(made, tmp_path / "windows")
+    assert_same(cut(made), stored)
+    assert stored.wearer_names == ("a", "c")
+    assert [problem.what for problem in stored.problems] == [
+        "4 channels at 200 Hz, most have 5 channels at 250 Hz: left out"
+    ]
+    assert not any(path.is_dir() for path in (tmp_path / "windows").iterdir())
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(recording: Callable[..., Recording], tmp_path: Path) -> None:
+    folder = tmp_path / "windows"
+    before = streamed([recording("a")], folder)
+
+    def breaking() -> Iterator[Recording]:
+        yield recording("b")
+        raise Broken
+
+    with pytest.raises(Broken):
+        streamed(breaking(), folder)
+    assert_same(before, WindowSet.load(folder))
+    assert list(tmp_path.iterdir()) == [folder]
+    streamed([recording("b")], folder)
+    assert WindowSet.load(folder).wearer_names == ("b",)
+    assert before.wearer_names == ("a",) and np.isfinite(before.signal).all()  # what is open stays readable
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(recording: Callable[..., Recording], tmp_path: Path) -> None:
+    """A limit on the size of files, which the kernel sets as strictly as a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, limits[1]))
+    try:
+        with pytest.raises(EdgeError, match=r"^Cannot write .*windows: File too large; free space"):
+            streamed((recording(str(number)) for number in range(40)), tmp_path / "windows")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "garbage", "older"])
+def test_damaged_folder_is_one_line(recording: Callable[..., Recording], tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "windows"
+    streamed([recording()], folder)
+    file = folder / "signal.npy"
+    if damage == "missing":
+        (folder / "stages.npy").unlink()
+    elif damage == "older":
+        about = json.loads((folder / "windows.json").read_text())
+        del about["stage_names"]
+        (folder / "windows.json").write_text(json.dumps(about))
+    else:
+        file.write_bytes(file.read_bytes()[:5000] if damage == "cut" else b"x" * 5000)
+    with pytest.raises(
+        EdgeError, match=r"holds no windows that this version can open \(.*\); remove it and run again\.$"
+    ):
+        WindowSet.load(folder)
+
+
+def test_appended_rows_are_an_npy_file_of_any_length(tmp_path: Path) -> None:
+    kinds = {"a": np.float32, "b": np.int16}
+    blocks = [np.arange(6, dtype=np.float64).reshape(3, 2) + place for place in range(5)]
+    with FileColumns(tmp_path / "some", kinds) as columns:
+        for block in blocks:
+            columns.append({"a": block, "b": block[:, 0]})
+    with FileColumns(tmp_path / "none", kinds):
+        pass
+    whole = np.load(tmp_path / "some" / "a.npy", mmap_mode="r")
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(whole, np.concatenate(blocks))
+    assert np.load(tmp_path / "some" / "b.npy").shape == (15,)
+    assert np.load(tmp_path / "none" / "b.npy").shape == (0,)
+
+
+def test_index_of_a_window_is_narrow(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
+    windows = cut([recording()])
+    index = [getattr(windows, name) for name in KINDS if name not in ("signal", "pose_track")]
+    assert sum(array.nbytes for array in index) / len(windows) == 51
+
+
+def test_stages_take_the_place_of_gestures(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
+    made = [
+        replace(recording("a", labelled=False, tracked=True, runs=[(0, 200)]), stage=stage)
+        for stage in ("fists", "pinches", "", "counting")
+    ]
+    windows = cut(made)
+    plain = labelled_by_stage(windows)
+    assert plain.gestures == ("fists", "pinches", "counting")
+    named = [plain.gestures[label] if label >= 0 else "" for label in plain.labels]
+    assert named == [windows.stage_names[stage] for stage in windows.stages]
+    groups = {"fists": "power", "counting": "power", "pinches": "precision", "not there": "other"}
+    grouped = labelled_by_stage(windows, groups, hold_out=("precision",))
+    assert grouped.gestures == ("power", "precision")
+    np.testing.assert_array_equal(grouped.held_out, plain.labels == 1)
+    np.testing.assert_array_equal(grouped.labels, np.array([0, 1, -1, 0])[windows.stages])
+    with pytest.raises(EdgeError, match="stages fists, pinches, counting"):
+        labelled_by_stage(windows, {"not there": "other"})
+    with pytest.raises(EdgeError, match="hold out are 'pinch'"):
+        labelled_by_stage(windows, hold_out=("pinch",))
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import numpy as np
+from embridge_edge.features.chain import ChainPlan
+from embridge_edge.gestures import POSE, read_library
+from embridge_edge.learning.windows import cut_windows
+from embridge_edge.recipe import WindowPlan
+from embridge_edge.recordings.recording import Recording
+
+count, folder = int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
+
+def made():
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        emg = rng.standard_normal((20_000, 16), np.float32)
+        pose = rng.standard_normal((20_000, len(POSE)), np.float32)
+        yield Recording(emg, 2000.0, "V", f"{number}", wearer=str(number % 7), session=str(number), pose=pose)
+
+windows = cut_windows(made(), ChainPlan(), WindowPlan(), read_library(), folder)
+print(windows.signal.nbytes, *(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+# VmHWM rather than ru_maxrss of getrusage, which begins with the peak of the process that started this one.
+
+
+def peak(count: int, folder: Path | None) -> tuple[int, int]:
+    """Bytes of signal that were cut, and the peak of resident memory of the process that did it."""
+    call = [sys.executable, "-c", PEAK, str(count), *([str(folder)] if folder else [])]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    signal_bytes, kib = map(int, done.stdout.split())
+    return signal_bytes, kib << 10
+
+
+@pytest.mark.slow
+def test_memory_is_flat_as_recordings_grow(tmp_path: Path) -> None:
+    """Eight times the recordings: what grows may be names and the allocator's, less than two recordings; never the signal."""
+    few, many = (peak(count, tmp_path / str(count)) for count in (10, 80))
+    added = many[0] - few[0]
+    assert added > 80e6
+    of_a_recording = few[0] // 10
+    assert many[1] - few[1] < 2 * of_a_recording
+    assert peak(80, None)[1] - peak(10, None)[1] > 0.9 * added  # the measure sees what is kept in memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import tracemalloc
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.gestures import POSE
-from embridge_edge.recordings import Recording, read_recordings
+from embridge_edge.features.chain import ChainPlan
+from embridge_edge.gestures import POSE, read_library
+from embridge_edge.learning.splits import make_splits, possible_splits, training_windows
+from embridge_edge.learning.windows import cut_windows
+from embridge_edge.recipe import WindowPlan
+from embridge_edge.recordings import ReadingLog, Recording, read_recordings
 from embridge_edge.recordings.emg2pose import read_emg2pose, write_emg2pose
 
 KIND = np.dtype([("time", "<f8"), ("joint_angles", "<f8", (20,)), ("emg", "<f4", (16,))])
@@ -28,7 +33,7 @@ def standard_file(path: Path, rows: int = 4000) -> np.ndarray:
     series["emg"] = rng.normal(size=(rows, 16))
     with h5py.File(path, "w") as file:
         group = file.create_group("emg2pose")
-        group.create_dataset("timeseries", data=series, chunks=(1024,))
+        group.create_dataset("timeseries", data=series, chunks=(min(rows, 1024),))
         group.attrs.update(
             {"session": "s7", "user": "u3", "stage": "fist", "side": "left", "start": 100.0, "end": 102.0}
         )
@@ -189,3 +194,151 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
     with pytest.raises(EdgeError, match="the source broke"):
         write_emg2pose(recordings(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["unknown_1_001.hdf5"]
+
+
+COLUMNS = "session,user,stage,start,end,side,filename,moving_hand,held_out_user,held_out_stage,split,generalization"
+
+
+def row(name: str, split: str = "train", generalization: str = "", **of: str) -> str:
+    """A row as the data set's table has it; `standard_file` is of session s7, user u3, stage fist, left."""
+    values = {"session": "s7", "user": "u3", "stage": "fist", "side": "left"} | of
+    new = generalization.split("_")
+    return ",".join(
+        [
+            *(values[name] for name in ("session", "user", "stage")),
+            *("100.0", "102.0", values["side"], name, "left"),
+            *(str("user" in new), str("stage" in new), split, generalization),
+        ]
+    )
+
+
+def test_metadata_says_where_a_recording_stands(tmp_path: Path) -> None:
+    places = {
+        "a": ("train", ""),
+        "b": ("val", "stage"),
+        "c": ("test", "user"),
+        "d": ("test", "user_stage"),
+    }
+    (tmp_path / "data").mkdir()
+    for name in (*places, "e"):
+        standard_file(tmp_path / "data" / f"{name}.hdf5", rows=50)
+    rows = [row(name, *place) for name, place in places.items()]
+    (tmp_path / "metadata.csv").write_bytes(
+        ("\ufeff" + "\n".join([COLUMNS, *rows])).encode()
+    )  # above, with a byte order mark
+    found = {recording.source: recording for recording in read_recordings(tmp_path)}
+    for name, place in places.items():
+        recording = found[f"data/{name}.hdf5"]
+        assert (recording.partition, recording.generalization, recording.stage) == (*place, "fist")
+        assert recording.problems == ()
+    left = found["data/e.hdf5"]
+    assert (left.partition, left.generalization) == ("", "")
+    assert [problem.what for problem in left.problems] == ["metadata.csv has no row for it; it is in no split"]
+    (alone,) = read_recordings(tmp_path / "data" / "c.hdf5")
+    assert (alone.partition, alone.stage) == ("", "fist")
+
+
+def test_metadata_of_a_single_file_and_of_an_archive(tmp_path: Path) -> None:
+    standard_file(tmp_path / "c.hdf5", rows=50)
+    (tmp_path / "metadata.csv").write_text(f"{COLUMNS}\n{row('c', 'test', 'user')}\n")
+    (alone,) = read_recordings(tmp_path / "c.hdf5")
+    assert (alone.partition, alone.generalization) == ("test", "user")
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        for name in ("c.hdf5", "metadata.csv"):
+            archive.add(tmp_path / name, f"mini/{name}")
+    (packed,) = read_recordings(tmp_path / "all.tar")
+    assert (packed.partition, packed.generalization) == ("test", "user")
+
+
+def test_metadata_without_file_names_goes_by_what_it_has(tmp_path: Path) -> None:
+    standard_file(tmp_path / "a.hdf5", rows=50)
+    columns = "user,session,stage,side,moving_hand,held_out_user,held_out_stage,split,generalization"
+    lines = ["u3,s7,fist,left,left,True,False,test,user", "u3,s7,fist,right,left,False,False,train,"]
+    (tmp_path / "metadata.csv").write_text("\n".join([columns, *lines]))
+    (recording,) = read_recordings(tmp_path)
+    assert (recording.partition, recording.generalization) == ("test", "user")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"{COLUMNS}\n{row('a', 'training')}", r"metadata\.csv:2: split 'training' is none of train, val, test"),
+        (
+            f"{COLUMNS}\n{row('a')}\n{row('b', 'test', 'users')}",
+            r"csv:3: generalization 'users' is none of user, stage",
+        ),
+        (f"{COLUMNS}\n{row('a')}\n{row('a', 'test', 'user')}", r"csv:3: the recording stands in another split above"),
+        (f"{COLUMNS}\ns7,u3", r"csv:2: split None is none of"),
+        ("file,subject\na,1", r"metadata\.csv has no column 'split' \(it has file, subject\)"),
+        ("user,split\nu3,train", r"metadata\.csv has no column 'session'"),
+        ("", r"no column 'split' \(it has none\)"),
+    ],
+)
+def test_metadata_that_cannot_be_followed_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    standard_file(tmp_path / "a.hdf5", rows=50)
+    (tmp_path / "metadata.csv").write_text(text)
+    with pytest.raises(EdgeError, match=says):
+        list(read_recordings(tmp_path))
+    log = ReadingLog()
+    with pytest.raises(EdgeError, match=says):  # nothing else is in the set
+        list(read_recordings(tmp_path, log=log))
+    assert [problem.file for problem in log.problems] == ["a.hdf5"]
+
+
+@given(
+    places=st.lists(
+        st.sampled_from([("train", ""), ("val", "user"), ("test", "user"), ("test", "stage"), ("test", "user_stage")]),
+        min_size=1,
+        max_size=4,
+    ),
+    stage=st.sampled_from(["", "FingerPinches1", "Wiggling, spreading"]),
+)
+@settings(deadline=None, max_examples=15)
+def test_division_survives_writing(
+    tmp_path_factory: pytest.TempPathFactory, places: list[tuple[str, str]], stage: str
+) -> None:
+    folder = tmp_path_factory.mktemp("written")
+    made = [
+        Recording(
+            emg=np.ones((5, 2), np.float32),
+            rate_hz=100.0,
+            unit="V",
+            source="x",
+            session=str(number),
+            stage=stage,
+            partition=partition,
+            generalization=new_in,
+        )
+        for number, (partition, new_in) in enumerate(places)
+    ]
+    write_emg2pose(made, folder)
+    found = sorted(read_recordings(folder), key=lambda recording: int(recording.session))
+    assert [(one.stage, one.partition, one.generalization) for one in found] == [(stage, *place) for place in places]
+
+
+def test_published_layout_is_divided_and_trained_by_its_table(tmp_path: Path) -> None:
+    """From HDF5 files and metadata.csv to the windows of each side."""
+    rows = [COLUMNS]
+    for name, user, stage, *place in (
+        ("a", "u1", "fist", "train", ""),
+        ("b", "u2", "pinch", "train", ""),
+        ("c", "u3", "fist", "test", "user"),
+        ("d", "u1", "counting", "test", "stage"),
+        ("e", "u4", "fist", "val", "user"),
+    ):
+        standard_file(tmp_path / f"{name}.hdf5")
+        with h5py.File(tmp_path / f"{name}.hdf5", "r+") as file:
+            file["emg2pose"].attrs.update({"user": user, "stage": stage, "filename": name})
+        rows.append(row(name, *place, user=user, stage=stage))
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    windows = cut_windows(
+        read_recordings(tmp_path), ChainPlan(), WindowPlan(), read_library(), tmp_path.with_name("cut")
+    )
+    assert windows.stage_names == ("fist", "pinch", "counting")
+    for name, wearers in (("emg2pose_user", {"u3"}), ("emg2pose_stage", {"u1"})):
+        (split,) = make_splits(windows, name)
+        assert {windows.wearer_names[place] for place in windows.wearers[split.test]} == wearers
+        trained = training_windows(windows, split)
+        assert {windows.wearer_names[place] for place in windows.wearers[trained]} == {"u1", "u2"}
+        assert not split.test[trained].any()
+    assert possible_splits(windows) == ["emg2pose_user", "emg2pose_stage"]

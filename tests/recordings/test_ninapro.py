@@ -11,6 +11,11 @@ import pytest
 from scipy.io import savemat
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import ChainPlan
+from embridge_edge.gestures import read_library
+from embridge_edge.learning.splits import make_splits, training_windows
+from embridge_edge.learning.windows import cut_windows
+from embridge_edge.recipe import WindowPlan
 from embridge_edge.recordings import ReadingLog, read_recordings
 
 
@@ -66,6 +71,33 @@ def test_rest_takes_the_number_of_the_movement_that_follows(tmp_path: Path) -> N
     assert recording.repetitions is not None
     assert recording.repetitions[[30, 100, 150, 200, 270, 330, 400]].tolist() == [1, 1, 2, 2, 1, 1, 1]
     assert recording.breaks.tolist() == [70]
+
+
+@pytest.mark.parametrize(("channels", "tested"), [(16, (2, 5)), (10, (2, 5, 7))])
+def test_repetitions_that_are_tested_by_custom(tmp_path: Path, channels: int, tested: tuple[int, ...]) -> None:
+    """Half a second of rest and one of movement, ten times: windows of each side lie in their repetitions alone."""
+    stimulus = np.tile(np.repeat([0, 5], [100, 200]), 10)
+    repetition = np.repeat(np.arange(1, 11), 300) * (stimulus > 0)
+    emg = np.random.default_rng(2).integers(-128, 128, (len(stimulus), channels)).astype(np.float64)
+    savemat(tmp_path / "S1_E2_A1.mat", {"emg": emg, "restimulus": stimulus, "rerepetition": repetition})
+    windows = cut_windows(
+        read_recordings(tmp_path), ChainPlan(window_ms=200.0, bandpass_hz=None), WindowPlan(), read_library()
+    )
+    assert windows.test_repetitions == tested
+    (split,) = make_splits(windows, "repetition")
+    assert set(windows.lowest_repetitions[split.test]) == set(windows.highest_repetitions[split.test]) == set(tested)
+    trained = training_windows(windows, split)
+    assert set(windows.lowest_repetitions[trained]) == set(range(1, 11)) - set(tested)
+    for side in (split.test, trained):
+        assert set(windows.labels[side]) >= {0, 1}  # rest and the movement
+
+
+def test_without_repetitions_there_is_no_custom(tmp_path: Path) -> None:
+    values = content(16)
+    del values["rerepetition"]
+    savemat(tmp_path / "a.mat", values)
+    (recording,) = read_recordings(tmp_path)
+    assert recording.repetitions is None and recording.test_repetitions == ()
 
 
 def test_no_rate_is_guessed(tmp_path: Path) -> None:
