@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +12,9 @@ from typing import Any, Literal
 from embridge_edge.artifacts import sha256_of
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
+from embridge_edge.tables import build
 
-SPLITS = ("session", "wearer", "day", "repetition")
+SPLITS = ("session", "wearer", "day", "repetition", "emg2pose_user", "emg2pose_stage", "emg2pose_user_stage")
 
 
 def _at_least(plan: object, least: float, *names: str) -> None:
@@ -49,14 +47,17 @@ class WindowPlan:
         guard_ms: a window counts for its gesture when all its samples lie at least this long behind a change of label.
         ramp_ms: how long a hand takes from one canonical pose to the next.
         hold_out_gestures: gestures that no training step sees; they are judged by their pose alone.
+        near_rad: leave out of training what comes this near to a held-out gesture's canonical pose, too, as the root mean
+            square over the known angles; 0 leaves nothing out.
     """
 
     guard_ms: float = 300.0
     ramp_ms: float = 300.0
     hold_out_gestures: tuple[str, ...] = ()
+    near_rad: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "guard_ms", "ramp_ms")
+        _at_least(self, 0, "guard_ms", "ramp_ms", "near_rad")
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Augmentation:
     Attributes:
         gain_jitter: standard deviation of the logarithm of a gain common to all channels (load, electrode contact).
         channel_jitter: the same for each channel by itself.
-        rotation: standard deviation of a rotation of the band, in electrode distances; raw samples of a ring of electrodes.
+        rotation: standard deviation of a rotation of the band, in electrode distances; for a ring of electrodes.
         noise: standard deviation of added white noise.
-        channel_drop: share of channels silenced (a lifted electrode).
+        channel_drop: share of channels silenced, or of their features set to the mean (a lifted electrode).
         time_shift: whether a window starts anywhere within its hop.
     """
 
@@ -371,15 +372,20 @@ class Arm:
             tower on the true poses).
         changes: dotted keys to values, as in the recipe.
         permuted_poses: deal the library's poses out to other gestures: a control.
+        start: what a network begins from: "own", towers pre-trained on the training windows, or "simulated", the arm
+            `start_arm` trained whole on the recipe's simulated wearers. An arm that pre-trains nothing starts from scratch.
     """
 
     title: str
     kind: Literal["network", "lda", "ridge", "poses"] = "network"
     changes: Mapping[str, Any] = field(default_factory=dict)
     permuted_poses: bool = False
+    start: Literal["own", "simulated"] = "own"
+    start_arm: str = "embridge"
 
     def __post_init__(self) -> None:
         _one_of(self, "kind", ("network", "lda", "ridge", "poses"))
+        _one_of(self, "start", ("own", "simulated"))
 
 
 @dataclass(frozen=True)
@@ -424,18 +430,32 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         EdgeError: no such recipe, no TOML, an unknown key or a value of the wrong type; the allowed ones are listed.
     """
+    from embridge_edge.sweeping import read_plan
+
+    table = recipe_table(name)
+    searched = table.pop("sweep", None)  # what `sweep` reads; it is no part of what a recipe does
+    recipe: Recipe = build(Recipe, table, f"Recipe {name}")
+    if searched is not None:
+        read_plan(searched, f"Recipe {name}, [sweep]")
+    return recipe
+
+
+def recipe_table(name: str) -> dict[str, Any]:
+    """What a recipe's file holds, unchecked.
+
+    Raises:
+        EdgeError: no such recipe, or no TOML.
+    """
     if name in shipped_recipes():
-        text, place = files("embridge_edge.recipes").joinpath(f"{name}.toml").read_text("utf-8"), name
+        text = files("embridge_edge.recipes").joinpath(f"{name}.toml").read_text("utf-8")
     elif Path(name).is_file():
-        text, place = Path(name).read_text("utf-8", errors="replace"), name
+        text = Path(name).read_text("utf-8", errors="replace")
     else:
         raise EdgeError(f"Unknown recipe {name!r}; choose one of {', '.join(shipped_recipes())}, or give a file.")
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise EdgeError(f"Recipe {place} is not valid TOML: {error}.") from None
-    recipe: Recipe = _build(Recipe, table, f"Recipe {place}")
-    return recipe
+        raise EdgeError(f"Recipe {name} is not valid TOML: {error}.") from None
 
 
 def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -459,7 +479,7 @@ def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def arms_of(recipe: Recipe) -> dict[str, Arm]:
     """Every arm that the recipe can name: those that are shipped (`arms.toml`), and its own in their place or beside them."""
     table = tomllib.loads(files("embridge_edge").joinpath("arms.toml").read_text("utf-8"))
-    shipped = {name: _build(Arm, arm, f"Arm {name}") for name, arm in table.items()}
+    shipped = {name: build(Arm, arm, f"Arm {name}") for name, arm in table.items()}
     return {**shipped, **recipe.arms}
 
 
@@ -477,56 +497,5 @@ def arm_recipe(recipe: Recipe, name: str) -> Recipe:
 
 def recipe_from_dict(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.to_dict` stored in an artifact."""
-    recipe: Recipe = _build(Recipe, stored, "The stored recipe")
+    recipe: Recipe = build(Recipe, stored, "The stored recipe")
     return recipe
-
-
-def _build(kind: type[Any], table: object, place: str) -> Any:
-    """A dataclass from a table, every key and type checked."""
-    if not isinstance(table, Mapping):
-        raise EdgeError(f"{place} must be a table.")
-    known = {item.name: item for item in fields(kind)}
-    hints = typing.get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise EdgeError(f"{place}: unknown key {key!r}; choose from {', '.join(known)}.")
-        values[key] = _value(value, hints[key], f"{place}, {key}")
-    for key, item in known.items():
-        if key not in values and item.default is MISSING and item.default_factory is MISSING:
-            raise EdgeError(f"{place}: {key} is missing.")
-    return kind(**values)
-
-
-def _value(value: Any, hint: Any, where: str) -> Any:
-    """A field's value: a table for a plan, tables by name for a mapping of plans, else a number, text or list."""
-    options = [one for one in typing.get_args(hint) or (hint,) if is_dataclass(one)]
-    if typing.get_origin(hint) is Mapping or hint is Mapping:
-        if not isinstance(value, Mapping):
-            raise EdgeError(f"{where} must be a table.")
-        inner = typing.get_args(hint)[1]
-        return {name: _value(one, inner, f"{where}.{name}") for name, one in value.items()}
-    if options and typing.get_origin(hint) is types.UnionType and (value is None or value is False):
-        return None
-    if options:
-        return _build(options[0], value, where)
-    return value if hint is Any else _typed(value, hint, where)
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if option is type(None) and (value is None or value is False):  # TOML has no null
-            return None
-        if typing.get_origin(option) is Literal and isinstance(value, str):
-            return value  # the plan says which there are
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        if option in (int, str, bool) and type(value) is option:
-            return value
-        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            inner = typing.get_args(option)
-            count = len(value) if inner[-1] is Ellipsis else len(inner)
-            if len(value) == count:
-                return tuple(_typed(item, inner[0], where) for item in value)
-    raise EdgeError(f"{where}: {value!r} is not of type {getattr(hint, '__name__', hint)}.")

@@ -632,3 +632,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 TIME_DOMAIN = ("LOGMAV", "LOGRMS", "LOGWL", "ZC", "SSC")
 """The five time-domain features that the LDA baseline uses."""
+
+LOGARITHMIC = {"LOGMAV": 1.0, "LOGRMS": 1.0, "LOGWL": 1.0, "LOGVAR": 2.0}
+"""Features that a gain of e^g shifts by so many g."""

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.features.catalogue import LOGARITHMIC
+from embridge_edge.features.chain import SignalChain
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.learning.world import World
 from embridge_edge.recipe import Augmentation
 
 Index = npt.NDArray[np.int64]
@@ -18,12 +21,17 @@ class EvenSampler:
     """Draws windows: a gesture evenly, then a wearer evenly among those who made it, then one of their windows.
 
     Windows without a gesture (transitions, tracked motion) count as one more gesture. The draw of a step depends on (seed, step) alone.
+
+    Args:
+        over: "gestures" draws as above; "wearers" a wearer evenly, then any of their windows, as suits free movement.
     """
 
-    def __init__(self, windows: WindowSet, which: Index, seed: int) -> None:
+    def __init__(self, windows: WindowSet, which: Index, seed: int, over: str = "gestures") -> None:
         if not len(which):
             raise EdgeError("No window to train on; check the labels, the poses and held-out gestures.")
         labels, wearers = windows.labels[which], windows.wearers[which]
+        if over == "wearers":
+            labels = np.zeros_like(labels)
         order = np.lexsort((wearers, labels))
         self._which = which[order]
         cells, starts = np.unique(np.stack([labels[order], wearers[order]]), axis=1, return_index=True)
@@ -43,30 +51,45 @@ class EvenSampler:
         return np.asarray(self._which[random.integers(self._starts[cell], self._stops[cell])])
 
 
-def emg_batch(windows: WindowSet, which: Index, step: int, seed: int, *, shifted: bool) -> Tensor:
-    """Inputs of the network `[n, steps, columns]`; `shifted` moves each window by up to a hop, where its segment allows."""
-    starts = windows.starts[which]
+def emg_batch(windows: WindowSet, drawn: Index, step: int, seed: int, *, shifted: bool, world: World) -> Tensor:
+    """Inputs of the network for this process's part of a batch, `[n / processes, steps, columns]`.
+
+    Args:
+        drawn: int64 `[n]`, the windows of the whole batch. shifted: move each by up to a hop, where its segment allows.
+    """
+    starts = windows.starts[drawn]
     if shifted:
-        most = np.minimum(windows.slack[which], windows.chain.hop - 1)
+        most = np.minimum(windows.slack[drawn], windows.chain.hop - 1)
         starts = starts + np.random.default_rng([seed, step, 1]).integers(0, most + 1)
-    return torch.from_numpy(windows.chain.inputs(windows.signal, starts))
+    return world.to(torch.from_numpy(windows.chain.inputs(windows.signal, world.part(starts))))
 
 
-def augmented(x: Tensor, plan: Augmentation, *, raw: bool) -> Tensor:
+def augmented(x: Tensor, plan: Augmentation, chain: SignalChain, world: World) -> Tensor:
     """EMG as another donning might have given it, `[batch, steps, columns]` to the same shape.
 
-    Gains and rotation act on raw samples; features, standardised and mostly logarithms, get noise and dropped columns only.
+    Raw samples are multiplied by gains, and logarithmic features shifted by what the same gains make of them; other features
+    have no gain that could be applied behind the fact. Rotation interpolates around the ring of electrodes, feature by feature.
     """
-    batch, _, columns = x.shape
-    if raw and plan.rotation:
-        x = torch.bmm(x, _rotations(plan.rotation * torch.randn(batch), columns))
-    if raw and (plan.gain_jitter or plan.channel_jitter):
-        gain = plan.gain_jitter * torch.randn(batch, 1, 1) + plan.channel_jitter * torch.randn(batch, 1, columns)
-        x = x * gain.exp()
+    batch, steps, columns = x.shape
+    each = max(1, len(chain.features))
+    channels = columns // each
+    if plan.rotation:
+        ring = x.reshape(batch, steps, channels, each).transpose(2, 3).reshape(batch, -1, channels)
+        turned = torch.bmm(ring, _rotations(plan.rotation * world.randn(batch), channels))
+        x = turned.reshape(batch, steps, each, channels).transpose(2, 3).reshape(batch, steps, columns)
+    if plan.gain_jitter or plan.channel_jitter:
+        gain = plan.gain_jitter * world.randn(batch, 1, 1) + plan.channel_jitter * world.randn(batch, 1, channels)
+        if chain.features:
+            slopes = torch.tensor([LOGARITHMIC.get(name, 0.0) for name in chain.features] * channels)
+            shift = world.to(torch.tensor(chain.gain) * slopes)
+            x = x + gain.repeat_interleave(each, dim=2) * shift
+        else:
+            x = x * gain.exp()
     if plan.noise:
-        x = x + plan.noise * torch.randn_like(x)
+        x = x + plan.noise * world.randn(*x.shape)
     if plan.channel_drop:
-        x = x * (torch.rand(batch, 1, columns) >= plan.channel_drop)
+        kept = world.rand(batch, 1, channels) >= plan.channel_drop
+        x = x * kept.repeat_interleave(each, dim=2)
     return x
 
 
@@ -75,8 +98,9 @@ def _rotations(shifts: Tensor, channels: int) -> Tensor:
 
     Band-limited interpolation around the ring (the periodic sinc of Dirichlet): a whole-number shift is a roll.
     """
-    apart = torch.arange(channels)[:, None] - torch.arange(channels)[None, :] + shifts[:, None, None]
-    harmonics = torch.arange(1, (channels - 1) // 2 + 1)
+    ring_at = torch.arange(channels, device=shifts.device)
+    apart = ring_at[:, None] - ring_at[None, :] + shifts[:, None, None]
+    harmonics = torch.arange(1, (channels - 1) // 2 + 1, device=shifts.device)
     ring = 1.0 + 2.0 * torch.cos(2.0 * torch.pi * harmonics * apart[..., None] / channels).sum(dim=-1)
     if channels % 2 == 0:
         ring = ring + torch.cos(torch.pi * apart)

@@ -86,7 +86,7 @@ def distill_student(
 
     Returns: the student in evaluation mode, and the linear layer from its embedding to the gestures.
     """
-    seed = run.seed
+    seed, world = run.seed, run.world
     torch.manual_seed(seed)
     student = Student(shape)
     to_labels = nn.Linear(shape.embedding, max(1, len(windows.gestures)))
@@ -95,33 +95,44 @@ def distill_student(
     place = np.full(len(windows), -1, np.int64)
     place[lesson.which] = np.arange(len(lesson.which))
     lessons = torch.from_numpy(lesson.embeddings)
-    raw = not windows.chain.features
+
+    teacher.pose.to(world.device).eval()
 
     def loss(step: int) -> Tensor:
         drawn = sampler.draw(step, plan.batch)
-        x = augmented(emg_batch(windows, drawn, step, seed, shifted=plan.time_shift), plan, raw=raw)
-        out = student(x)
-        unit = functional.normalize(out, dim=-1)
-        total = torch.zeros(())
+        x = emg_batch(windows, drawn, step, seed, shifted=plan.time_shift, world=world)
+        out = student(augmented(x, plan, windows.chain, world))
+        unit = world.gather(functional.normalize(out, dim=-1))
+        total = unit.new_zeros(())
         taught = place[drawn] >= 0
         if plan.teacher_weight and taught.any():
-            cosine = (unit[torch.from_numpy(taught)] * lessons[place[drawn[taught]]]).sum(dim=-1)
+            cosine = (unit[torch.from_numpy(taught)] * world.to(lessons[place[drawn[taught]]])).sum(dim=-1)
             total = total + plan.teacher_weight * (1.0 - cosine).mean()
         if plan.pose_weight:
-            poses = torch.from_numpy(windows.poses(drawn))
+            poses = world.to(torch.from_numpy(windows.poses(drawn)))
             posed = torch.isfinite(poses).any(dim=-1).any(dim=-1)
             if bool(posed.any()):
                 with torch.no_grad():
-                    target = teacher.pose.eval()(poses[posed])
-                total = total + plan.pose_weight * losses.info_nce(
-                    unit[posed], target, losses.same_poses(poses[posed]), temperature
-                )
+                    target = teacher.pose(poses[posed])
+                logits = unit[posed] @ target.T / temperature
+                total = total + plan.pose_weight * losses.info_nce(logits, losses.same_poses(poses[posed]))
         if plan.label_weight:
-            labels = torch.from_numpy(windows.labels[drawn])
-            total = total + plan.label_weight * losses.label_loss(to_labels(out), labels, plan.label_smoothing)
+            scores = world.gather(to_labels(out))
+            labels = world.to(torch.from_numpy(windows.labels[drawn]))
+            total = total + plan.label_weight * losses.label_loss(scores, labels, plan.label_smoothing)
         return total
 
     saved = run.saved("distill", shape.to_dict(), asdict(plan))
     schedule = Schedule(plan.steps, plan.learning_rate, plan.weight_decay)
-    fit(trained, loss, schedule, seed=seed + 3, label=f"{run.name}: distillation", saved=saved, progress=run.progress)
+    fit(
+        trained,
+        loss,
+        schedule,
+        seed=seed + 3,
+        label=f"{run.name}: distillation",
+        saved=saved,
+        progress=run.progress,
+        world=world,
+    )
+    teacher.pose.cpu()
     return student.eval(), to_labels

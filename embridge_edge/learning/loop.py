@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import signal
 import threading
 import time
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from embridge_edge.artifacts import sha256_of, written_by_rename
 from embridge_edge.errors import EdgeError
+from embridge_edge.learning.world import Precision, World, open_world
 from embridge_edge.progress import SILENT, Progress
 
 SAVE_EVERY_S = 30.0
@@ -25,11 +28,16 @@ LARGEST_GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW under a linear warm-up and a cosine decay to zero."""
+    """How long and how fast: AdamW under a linear warm-up and a cosine decay to zero.
+
+    Attributes:
+        accumulate: batches whose mean gradient makes one step.
+    """
 
     steps: int
     learning_rate: float
     weight_decay: float
+    accumulate: int = 1
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -54,6 +62,7 @@ class Run:
 
     Attributes:
         state: folder of the state; None keeps none. key: what the state belongs to besides the training's plan and seed.
+        precision: see `world.open_world`.
     """
 
     seed: int = 0
@@ -61,12 +70,30 @@ class Run:
     state: Path | None = None
     key: str = ""
     progress: Progress = SILENT
+    precision: Precision = "32"
+
+    @functools.cached_property
+    def world(self) -> World:
+        """The processes that share this training."""
+        return open_world(self.precision)
 
     def saved(self, stage: str, *belongs_to: object) -> Saved | None:
         """Where a stage of the training keeps its state, which belongs to all of `belongs_to`."""
         if self.state is None:
             return None
         return Saved(self.state / f"{stage}.safetensors", key_of(self.key, *belongs_to, self.seed))
+
+
+class _Objective(nn.Module):
+    """What is wrapped for several processes: they agree on gradients around one call of `forward`."""
+
+    def __init__(self, network: nn.Module, loss_of: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.loss_of = loss_of
+
+    def forward(self, draw: int) -> Tensor:
+        return self.loss_of(draw)
 
 
 def fit(
@@ -78,17 +105,23 @@ def fit(
     label: str,
     saved: Saved | None = None,
     progress: Progress = SILENT,
+    world: World | None = None,
 ) -> list[float]:
-    """Train the parameters of `network` that require a gradient; `loss_of(step)` draws its own batch from the step.
+    """Train the parameters of `network` that require a gradient; `loss_of(draw)` draws its own batch from the draw's number.
 
-    Dropout and everything else random in torch is seeded from (seed, step), so the result depends on neither
+    Dropout and everything else random in torch is seeded from (seed, draw), so the result depends on neither
     interruptions nor on what ran before. With `saved`, the state is kept on disk and taken up again.
+
+    Args:
+        world: the processes that share it; None is this one alone.
 
     Returns: the loss of each step since the (re)start.
 
     Raises:
         EdgeError: the loss is no longer finite.
     """
+    world = open_world() if world is None else world
+    progress = progress if world.first else SILENT
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     plain = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -97,6 +130,8 @@ def fit(
         lr=schedule.learning_rate,
         betas=(0.9, 0.98),
     )
+    fabric = world.fabric
+    objective, stepping = fabric.setup(_Objective(network, loss_of), optimizer)
     first = 0 if saved is None else _restore(network, optimizer, parameters, saved)
     losses: list[float] = []
     network.train()
@@ -104,26 +139,31 @@ def fit(
     with progress.bar(label, schedule.steps, "step") as advance, _interrupt_noted() as interrupted:
         advance(first)
         for step in range(first, schedule.steps):
-            torch.manual_seed((seed * 1_000_003 + step) % (2**63 - 1))
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate_at(step)
-            loss = loss_of(step)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT_NORM)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-            if not torch.isfinite(loss.detach()):
+            total = 0.0
+            for draw in range(step * schedule.accumulate, (step + 1) * schedule.accumulate):
+                torch.manual_seed((seed * 1_000_003 + draw) % (2**63 - 1))
+                last = draw + 1 == (step + 1) * schedule.accumulate
+                with fabric.no_backward_sync(objective, enabled=not last):
+                    loss = objective(draw) / schedule.accumulate
+                    fabric.backward(loss)
+                total += float(loss.detach())
+            fabric.clip_gradients(objective, stepping, max_norm=LARGEST_GRADIENT_NORM, error_if_nonfinite=False)
+            stepping.step()
+            losses.append(total)
+            if not math.isfinite(total):
                 raise EdgeError(
                     f"{label}: the loss is no longer finite at step {step}; lower the learning rate or inspect the signals."
                 )
             advance(1)
-            if saved is not None and (interrupted() or time.monotonic() - last_save > SAVE_EVERY_S):
+            if saved is not None and world.first and (interrupted() or time.monotonic() - last_save > SAVE_EVERY_S):
                 _save(network, optimizer, parameters, step + 1, saved)
                 last_save = time.monotonic()
             if interrupted():
                 raise KeyboardInterrupt
-    network.eval()
+    network.cpu().eval()
     return losses
 
 

@@ -18,18 +18,62 @@ def same_poses(poses: Tensor) -> Tensor:
     return same
 
 
-def info_nce(emg: Tensor, pose: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """InfoNCE from EMG to pose (EMBridge): −1/B Σ log( Σ_same exp(u·v/τ) / Σ_all exp(u·v/τ) ).
+def info_nce(logits: Tensor, same: Tensor) -> Tensor:
+    """InfoNCE from the rows to the columns (EMBridge): −1/B Σ log( Σ_same exp(s_ij) / Σ_all exp(s_ij) ).
 
     With every pose different this is the paper's −log softmax on the diagonal; windows that share a pose count as
-    positives of each other. `pose` carries no gradient: it comes from a frozen tower.
+    positives of each other. CPEP takes the mean of this and of the same with `logits` and `same` transposed.
 
     Args:
-        emg, pose: unit vectors `[n, embedding]`. same: bool `[n, n]` with a true diagonal.
+        logits: `[n, n]`, cosine over temperature of EMG i and pose j. same: bool `[n, n]` with a true diagonal.
     """
-    logits = emg @ pose.detach().T / temperature
     positive = logits.masked_fill(~same, -torch.inf).logsumexp(dim=1)
     return (logits.logsumexp(dim=1) - positive).mean()
+
+
+def community_targets(poses: Tensor, centroids: Tensor, nearest: int, temperature: float) -> Tensor:
+    """Soft targets of CASCLe, `[n, n]`: rows sum to 1, the diagonal is 0.
+
+    `S_pc = P Cᵀ` in cosine; each pose keeps its `nearest` centroids, the others are 0; `S_pp = S_pc S_pcᵀ`; the diagonal is
+    dropped; row i is the softmax of `S_pp[i, k] / temperature` over k ≠ i (EMBridge, CASCLe).
+
+    Args:
+        poses: unit vectors `[n, embedding]`. centroids: unit vectors `[communities, embedding]`.
+    """
+    to_communities = poses @ centroids.T
+    kept = to_communities.topk(min(nearest, len(centroids)), dim=1)
+    sparse = torch.zeros_like(to_communities).scatter(1, kept.indices, kept.values)
+    return without_diagonal(sparse @ sparse.T / temperature).softmax(dim=1)
+
+
+def similarity_targets(poses: Tensor, temperature: float) -> Tensor:
+    """Soft targets from the similarity of the poses themselves (SoftCLIP, Gao et al. 2023), `[n, n]`: rows sum to 1.
+
+    As there, the pair itself is left to InfoNCE and the others are weighed against each other: the diagonal is 0.
+    """
+    return without_diagonal(poses @ poses.T / temperature).softmax(dim=1)
+
+
+def even_targets(count: int, like: Tensor) -> Tensor:
+    """Targets of label smoothing, `[count, count]`: the same share for every window but the pair itself."""
+    return without_diagonal(like.new_zeros(count, count)).softmax(dim=1)
+
+
+def soft_contrastive(logits: Tensor, targets: Tensor, *, with_self: bool) -> Tensor:
+    """−1/B Σ_i Σ_{j≠i} ỹ_ij log q_ij, with q the softmax of `logits` over each row (EMBridge, CASCLe).
+
+    Args:
+        targets: `[n, n]` with a diagonal of 0.
+        with_self: whether the pair itself stays in q's denominator; no public source says.
+    """
+    scores = logits if with_self else without_diagonal(logits)
+    log_q = scores.log_softmax(dim=1)
+    return -(targets * log_q.masked_fill(targets == 0, 0.0)).sum(dim=1).mean()
+
+
+def without_diagonal(scores: Tensor) -> Tensor:
+    """`[n, n]` with −∞ on the diagonal, which a softmax turns to 0."""
+    return scores.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), -torch.inf)
 
 
 def aligned_feature(queries: Tensor, pose: Tensor, *, best: bool) -> Tensor:

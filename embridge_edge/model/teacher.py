@@ -20,6 +20,7 @@ class TeacherShape:
     Attributes:
         steps, columns: input of the EMG tower. patch: time steps in a patch. frames: pose frames in a window.
         gestures: rows of the label head; 0 for recordings without labels, whose one row is never trained.
+        readout: "queries" (Q-Former), "cls" (one token of the EMG tower) or "mean" (of its tokens).
     """
 
     steps: int
@@ -27,6 +28,7 @@ class TeacherShape:
     patch: int
     frames: int
     gestures: int
+    readout: str
     emg_width: int
     emg_blocks: int
     pose_width: int
@@ -47,6 +49,11 @@ class TeacherShape:
                 raise EdgeError(
                     f"{name} {getattr(self, name)} is no multiple of heads {self.heads}; change the recipe's [teacher]."
                 )
+        if self.readout == "mean" and self.embedding != self.emg_width:
+            raise EdgeError(
+                f'readout "mean" gives an embedding of emg_width {self.emg_width}, not {self.embedding}; change the recipe\'s '
+                "[teacher]."
+            )
         if self.embedding > self.pose_width:
             raise EdgeError(
                 f"embedding {self.embedding} is wider than pose_width {self.pose_width}; change the recipe's [teacher]."
@@ -58,6 +65,7 @@ class TeacherShape:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TeacherShape:
         names = {item.name for item in fields(cls)}
+        stored = {"readout": "queries", **stored}  # checkpoints of before there was another
         if set(stored) != names:
             raise EdgeError(
                 f"The checkpoint's shape has no or an unknown {sorted(set(stored) ^ names)[0]!r}; train it again."
@@ -87,12 +95,16 @@ class QFormerBlock(nn.Module):
             nn.Dropout(dropout),
         )
 
-    def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        normed = self.own_norm(queries)
-        queries = queries + self.own(normed, normed, normed, need_weights=False)[0]
-        if self.cross is not None and self.cross_norm is not None:
-            queries = queries + self.cross(self.cross_norm(queries), memory, memory, need_weights=False)[0]
-        return queries + self.forward_layers(self.forward_norm(queries))  # type: ignore[no-any-return]
+    def forward(self, tokens: Tensor, memory: Tensor | None, barred: Tensor | None = None) -> Tensor:
+        """Args:
+        tokens: `[batch, tokens, width]`. memory: EMG tokens; None leaves cross-attention out.
+        barred: bool `[tokens, tokens]`, true where a token (row) must not attend to another (column).
+        """
+        normed = self.own_norm(tokens)
+        tokens = tokens + self.own(normed, normed, normed, attn_mask=barred, need_weights=False)[0]
+        if memory is not None and self.cross is not None and self.cross_norm is not None:
+            tokens = tokens + self.cross(self.cross_norm(tokens), memory, memory, need_weights=False)[0]
+        return tokens + self.forward_layers(self.forward_norm(tokens))  # type: ignore[no-any-return]
 
 
 class QFormer(nn.Module):
@@ -124,11 +136,29 @@ class QFormer(nn.Module):
             out = block(out, memory)
         return self.norm(out)  # type: ignore[no-any-return]
 
+    def complete(self, read: Tensor, pose: Tensor) -> Tensor:
+        """The second pass of masked pose reconstruction: pose tokens that may ask the queries' output, and nothing else.
+
+        Both go through the self-attention and feed-forward layers; there is no EMG in it, and queries do not attend to pose
+        tokens, so that everything that a pose token learns of the hand has come through `read`.
+
+        Args:
+            read: output of `forward`, `[batch, queries, width]`. pose: `[batch, frames, width]`, the hidden ones masked.
+
+        Returns: pose tokens `[batch, frames, width]`.
+        """
+        queries, both = read.shape[1], torch.cat([read, pose], dim=1)
+        barred = torch.zeros(both.shape[1], both.shape[1], dtype=torch.bool, device=both.device)
+        barred[:queries, queries:] = True
+        for block in self.blocks:
+            both = block(both, None, barred)
+        return self.norm(both[:, queries:])  # type: ignore[no-any-return]
+
 
 class Teacher(nn.Module):
-    """EMG to query embeddings in the pose tower's space.
+    """EMG to embeddings in the pose tower's space, read from the EMG tokens by queries or by one token.
 
-    At inference only `emg`, `qformer` and `project` are used; `pose` embeds the gesture library.
+    At inference only `emg`, the read-out and `project` are used; `pose` embeds the gesture library.
     """
 
     def __init__(self, shape: TeacherShape) -> None:
@@ -138,15 +168,30 @@ class Teacher(nn.Module):
             shape.steps, shape.columns, shape.patch, shape.emg_width, shape.emg_blocks, shape.heads, shape.dropout
         )
         self.pose = PoseTower(shape.frames, shape.pose_width, shape.pose_blocks, shape.heads, shape.embedding)
-        self.qformer = QFormer(
-            shape.queries, shape.pose_width, shape.emg_width, shape.query_blocks, shape.heads, shape.dropout
-        )
-        self.project = nn.Linear(shape.pose_width, shape.embedding)
+        self.project: nn.Module
+        if shape.readout == "queries":
+            self.qformer = QFormer(
+                shape.queries, shape.pose_width, shape.emg_width, shape.query_blocks, shape.heads, shape.dropout
+            )
+            self.project = nn.Linear(shape.pose_width, shape.embedding)
+        elif shape.readout == "cls":
+            self.summary = nn.Parameter(0.02 * torch.randn(shape.emg_width))
+            self.project = nn.Linear(shape.emg_width, shape.embedding)
+        else:
+            self.project = nn.Identity()
         self.labels = nn.Linear(shape.embedding, max(1, shape.gestures))
 
+    def read(self, x: Tensor) -> Tensor:
+        """EMG `[batch, steps, columns]` to what the read-out makes of it, `[batch, queries or 1, width]`."""
+        if self.shape.readout == "queries":
+            return self.qformer(self.emg(x))  # type: ignore[no-any-return]
+        if self.shape.readout == "cls":
+            return self.emg(x, self.summary)[:, :1]  # type: ignore[no-any-return]
+        return self.emg(x).mean(dim=1, keepdim=True)  # type: ignore[no-any-return]
+
     def queries(self, x: Tensor) -> Tensor:
-        """EMG `[batch, steps, columns]` to query embeddings `[batch, queries, embedding]`."""
-        return self.project(self.qformer(self.emg(x)))  # type: ignore[no-any-return]
+        """EMG `[batch, steps, columns]` to embeddings `[batch, queries or 1, embedding]`."""
+        return self.project(self.read(x))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """EMG `[batch, steps, columns]` to the feature `[batch, embedding]`: the mean over the queries.

@@ -23,6 +23,33 @@ def encoder(width: int, blocks: int, heads: int, dropout: float) -> nn.Module:
     return nn.TransformerEncoder(layer, blocks, norm=nn.LayerNorm(width), enable_nested_tensor=False)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the batch of all processes, so that two with half the batch each train as one does.
+
+    torch's own synchronised layer works on GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch import distributed
+
+        if not self.training or not distributed.is_available() or not distributed.is_initialized():
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce
+
+        over, world = (0, 2, 3), distributed.get_world_size()
+        mean = all_reduce(x.mean(dim=over)) / world  # type: ignore[no-untyped-call]
+        centred = x - mean[:, None, None]
+        variance = all_reduce(centred.square().mean(dim=over)) / world  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            count = world * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)  # type: ignore[union-attr, arg-type]
+            self.running_var.lerp_(variance * (count / max(1.0, count - 1.0)), self.momentum)  # type: ignore[union-attr, arg-type]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normed: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normed
+
+
 class PatchStem(nn.Module):
     """Samples to one token a patch: strided convolutions with batch normalisation and ReLU.
 
@@ -41,7 +68,7 @@ class PatchStem(nn.Module):
             size = max(kernel, stride) if left > 1 else 1
             layers += [
                 nn.Conv2d(inputs, outputs, (1, size), (1, stride), (0, size // 2), bias=False),
-                nn.BatchNorm2d(outputs),
+                BatchNorm(outputs),
                 nn.ReLU(),
             ]
             left, inputs, outputs, kernel = left // stride, outputs, min(2 * outputs, width), 5
@@ -70,17 +97,27 @@ class EmgTower(nn.Module):
         self.encoder = encoder(width, blocks, heads, dropout)
         self.decoder = nn.Linear(width, patch * columns)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, steps, columns]` to tokens `[batch, tokens, width]`; steps beyond the last whole patch are left out."""
-        tokens = self.embed(x[:, : self.tokens * self.patch])[:, : self.tokens]
-        return self.encoder(tokens + self.position)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
+        """`[batch, steps, columns]` to tokens `[batch, tokens, width]`; steps beyond the last whole patch are left out.
 
-    def reconstruct(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """Mean squared error on the samples of the hidden patches; `hidden` is bool `[batch, tokens]`."""
+        Args:
+            summary: `[width]`, one more token that takes part in every block; it comes out in front of the others.
+        """
+        tokens = self.embed(x[:, : self.tokens * self.patch])[:, : self.tokens] + self.position
+        if summary is not None:
+            tokens = torch.cat([summary.expand(len(x), 1, -1), tokens], dim=1)
+        return self.encoder(tokens)  # type: ignore[no-any-return]
+
+    def reconstruction_error(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """Sum of squared errors over the hidden patches of each window, a mean over a patch's samples: `[batch]`.
+
+        Args:
+            hidden: bool `[batch, tokens]`.
+        """
         x = x[:, : self.tokens * self.patch]
         seen = torch.where(hidden.repeat_interleave(self.patch, dim=1)[..., None], self.hidden, x)
         error: Tensor = (self.decoder(self(seen)) - x.reshape(*hidden.shape, -1)).square().mean(dim=-1)
-        return (error * hidden).sum() / hidden.sum().clamp(min=1)
+        return (error * hidden).sum(dim=1)
 
 
 class PoseTower(nn.Module):
@@ -115,8 +152,12 @@ class PoseTower(nn.Module):
         centred = (self.tokens(pose).mean(dim=1) - self.mean) @ self.directions
         return nn.functional.normalize(centred, dim=-1)
 
-    def fit_projection(self, poses: Tensor) -> None:
-        """Set mean and directions (whitened principal components, largest first) from training poses `[n, frames, 23]`."""
+    def fit_projection(self, poses: Tensor, *, whitened: bool = True) -> None:
+        """Set mean and directions from training poses `[n, frames, 23]`: principal components, largest first.
+
+        Args:
+            whitened: scale them to equal spread.
+        """
         with torch.no_grad():
             pooled = torch.cat([self.tokens(part).mean(dim=1) for part in torch.split(poses, 4096)])
             self.mean.copy_(pooled.mean(dim=0))
@@ -125,19 +166,36 @@ class PoseTower(nn.Module):
             directions = rows[: self.embedding].T
             signs = torch.sign(directions[directions.abs().argmax(dim=0), torch.arange(directions.shape[1])])
             scale = (variances / variances[0]).clamp(min=LEAST_SPREAD).rsqrt()
+            scale = scale if whitened else torch.ones_like(scale)
             self.directions.zero_()
             self.directions[:, : directions.shape[1]] = (
                 directions * signs * scale
             ).float()  # a component's sign is arbitrary
 
-    def reconstruct(self, pose: Tensor, hidden: Tensor) -> Tensor:
-        """Mean squared error on the known angles of the hidden frames; `hidden` is bool `[batch, frames]`."""
-        embedded = torch.where(hidden[..., None], self.hidden, self._embedded(pose)) + self.position
-        known = torch.isfinite(pose) & hidden[..., None]
-        error = (self.decoder(self.encoder(embedded)) - torch.nan_to_num(pose)).square()
-        mean: Tensor = (error * known).sum() / known.sum().clamp(min=1)
-        return mean
+    def reconstruction_error(self, pose: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of squared errors over the known angles of the hidden frames, and their number: `[batch]` each.
+
+        Args:
+            hidden: bool `[batch, frames]`.
+        """
+        read = self.decoder(self.encoder(self.hidden_tokens(pose, hidden, self.hidden)))
+        return angle_error(read, pose, hidden)
+
+    def hidden_tokens(self, pose: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Tokens before the encoder, `[batch, frames, width]`, with `mask` `[width]` in place of the hidden frames."""
+        return torch.where(hidden[..., None], mask, self._embedded(pose)) + self.position
 
     def _embedded(self, pose: Tensor) -> Tensor:
         known = torch.isfinite(pose)
         return self.embed(torch.cat([torch.nan_to_num(pose), known.to(pose.dtype)], dim=-1))  # type: ignore[no-any-return]
+
+
+def angle_error(read: Tensor, pose: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of squared errors over the known angles of the hidden frames, and how many these are: `[batch]` each.
+
+    Args:
+        read, pose: `[batch, frames, 23]` in radians, `pose` NaN where unknown. hidden: bool `[batch, frames]`.
+    """
+    known = torch.isfinite(pose) & hidden[..., None]
+    error = (read - torch.nan_to_num(pose)).square() * known
+    return error.sum(dim=(1, 2)), known.sum(dim=(1, 2))

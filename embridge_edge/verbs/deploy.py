@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json, written_by_rename
+from embridge_edge.artifacts import read_json, sha256_of_file, write_json, written_by_rename
 from embridge_edge.errors import EdgeError, GateMissed
 from embridge_edge.hardware.host import host_facts, usable_cores
 from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, Recipe, find_recipe
-from embridge_edge.verbs.judging import CHAIN, Division, Work, do_all, judgement_of
+from embridge_edge.verbs.judging import CHAIN, Division, Work, judgement_of
 from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
-from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_inside
+from embridge_edge.verbs.processes import do_all
+from embridge_edge.verbs.workflow import about_data, recordings_step, windows_step
+from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
 
 if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
@@ -92,13 +94,8 @@ def deploy(
     trained = None if checkpoint is None else _trained_split(checkpoint)
     stamp = fingerprint(data, format)
     workspace = Workspace(out / WORK, progress)
-    hashed, _ = workspace.step(
-        "recordings",
-        stamp,
-        lambda folder: write_json(folder / "recordings.json", {"sha256": content_hash(data, format)}),
-    )
-    data_sha256 = str(read_json(hashed / "recordings.json")["sha256"])
-    windows, key = _windows(workspace, data, plan, format, stamp)
+    data_sha256 = recordings_step(workspace, data, format, stamp)
+    windows, key = windows_step(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
     divisions = _divisions(windows, plan, trained)
     primary = divisions[0]
@@ -136,7 +133,7 @@ def deploy(
         "recipe": plan.to_dict(),
         "recipe_sha256": plan.sha256,
         "seed": seed,
-        "data": _about(windows, title),
+        "data": about_data(windows, title),
         "chain": dict(windows.chain.resolved),
         "results": results,
         "confusions": [table for judgement in judgements for table in judgement.confusions],
@@ -166,20 +163,6 @@ def _trained_split(checkpoint: Path) -> str:
     return split
 
 
-def _windows(workspace: Workspace, data: Path, plan: Recipe, format: str | None, stamp: str) -> tuple[WindowSet, str]:
-    from embridge_edge.gestures import read_library
-    from embridge_edge.learning.windows import WindowSet
-    from embridge_edge.verbs.workflow import read_windows
-
-    library = {name: [*gesture.pose.tolist(), *gesture.attributes] for name, gesture in read_library().gestures.items()}
-    asked = plan.to_dict()
-    inputs = [stamp, asked["chain"], asked["windows"], sha256_of(library), format]
-    folder, key = workspace.step(
-        "windows", inputs, lambda target: read_windows(data, plan, format, workspace.progress).save(target)
-    )
-    return WindowSet.load(folder), key
-
-
 def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Division]:
     """The splits to train and judge on; the first is the one whose models ship.
 
@@ -197,22 +180,6 @@ def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Di
         for place, name in enumerate(names)
         for fold in range(counts[name])
     ]
-
-
-def _about(windows: WindowSet, name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "wearers": len(windows.wearer_names),
-        "sessions": len(windows.session_names),
-        "recordings": windows.recordings,
-        "hours": len(windows.signal) / windows.chain.rate_hz / 3600.0,
-        "channels": len(windows.chain.channels),
-        "rate_hz": windows.chain.rate_hz,
-        "unit": windows.chain.unit,
-        "gestures": list(windows.gestures),
-        "windows": len(windows),
-        "problems": [str(problem) for problem in windows.problems],
-    }
 
 
 def _ship(workspace: Workspace, out: Path, primary: Division, kinds: Sequence[str]) -> str:

@@ -32,7 +32,8 @@ VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "": ("everything",),
     "features": ("features to .parquet",),
     "report": ("inspect with a picture", "deploy"),
-    "train": ("train", "distill", "quantize", "export", "check", "deploy"),
+    "train": ("train", "pretrain", "benchmark", "distill", "quantize", "export", "check", "deploy"),
+    "sweep": ("sweep",),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
     "tflite": ("quantize", "export", "check and profile of .tflite", "deploy"),
 }

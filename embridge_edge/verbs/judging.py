@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embridge_edge import __version__
 from embridge_edge.artifacts import read_json, sha256_of, sha256_of_file, write_json
-from embridge_edge.errors import EdgeError
 from embridge_edge.progress import Progress
 from embridge_edge.recipe import Recipe
 from embridge_edge.verbs.workspace import Workspace
@@ -25,9 +19,6 @@ if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.verbs.workflow import Job
-
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that a process gets when its parent ends."""
 
 CHAIN = ("teacher", "student", "int8")
 _COLUMNS = ("test", "gestures", "zero_shot", "angles", "embeddings")
@@ -86,6 +77,10 @@ class Work:
     def steps(self) -> tuple[str, ...]:
         """Names of the steps whose answers are judged."""
         return (*(("baselines",) if "teacher" in self.kinds else ()), *(f"{kind}.heard" for kind in self.kinds))
+
+    def at_row(self, row: int) -> Work:
+        """The same job, with its progress in a row of the terminal of its own."""
+        return replace(self, progress=replace(self.progress, row=row))
 
     def run(self) -> list[dict[str, Any]]:
         """Do it; returns the minutes of its steps."""
@@ -157,48 +152,6 @@ class Work:
                 save_checkpoint(model(), folder)
 
         return make
-
-
-def do_all(works: list[Work], cores: int) -> list[dict[str, Any]]:
-    """Run jobs side by side, one thread each, in the order given; returns the minutes of all their steps.
-
-    One thread each, because these networks are too small to share among threads, and because the sums then come out the same on
-    any number of cores.
-    """
-    workers = min(cores, len(works))
-    placed = [replace(work, progress=replace(work.progress, row=place)) for place, work in enumerate(works)]
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
-    ) as pool:
-        pending = [pool.submit(work.run) for work in placed]
-        try:
-            for future in as_completed(pending):  # one that fails at once is not kept for those before it
-                future.result()
-            return [row for future in pending for row in future.result()]
-        except BrokenProcessPool:
-            raise EdgeError(
-                "A training process was ended from outside, probably for want of memory; free some and run the same "
-                "command again to go on."
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _begin(parent: int) -> None:
-    """One thread, and no life beyond the process that asked: a job that CI cancels must not go on training."""
-    if sys.platform == "linux":
-        import ctypes
-        import signal
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it has ended already
-            os._exit(1)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _baselines(job: Job, split: str, seed: int) -> Callable[[Path], None]:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embridge_edge import __version__
+from embridge_edge.artifacts import read_json, sha256_of, write_json
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe
+from embridge_edge.verbs.workspace import Workspace, content_hash
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import torch
     from torch import nn
 
     from embridge_edge.features.chain import SignalChain
@@ -53,6 +56,9 @@ SPLIT_NEEDS: Mapping[str, str] = {
     "wearer": "two wearers",
     "day": "a wearer with recordings of two known days",
     "repetition": "a gesture that is repeated within a session",
+    "emg2pose_user": "the metadata.csv of emg2pose, with test recordings of held-out users",
+    "emg2pose_stage": "the metadata.csv of emg2pose, with test recordings of held-out stages",
+    "emg2pose_user_stage": "the metadata.csv of emg2pose, with test recordings of held-out users in held-out stages",
 }
 """What recordings must hold for each split of `learning.splits.make_splits`."""
 
@@ -64,13 +70,14 @@ class Job:
     Attributes:
         windows: all windows, their chain fitted to the training side.
         split: None trains on everything.
-        train: indices of the training windows.
+        train: indices of the training windows. unlabelled: of those that only masked pre-training can use.
     """
 
     windows: WindowSet
     split: Split | None
     train: Index
     library: GestureLibrary
+    unlabelled: Index | None = None
 
     @property
     def test(self) -> Index:
@@ -81,13 +88,23 @@ class Job:
             return np.zeros(0, np.int64)
         known = self.windows.labels >= 0
         if self.windows.tracked:
-            last = self.windows.starts // self.windows.chain.hop + self.windows.frames - 1
-            known = known | np.isfinite(self.windows.pose_track[last]).any(axis=1)
+            known = known | self.windows.posed(-1)
         return np.flatnonzero(self.split.test & known)
 
 
-def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progress = SILENT) -> WindowSet:
+def read_windows(
+    data: Path,
+    recipe: Recipe,
+    format: str | None,
+    progress: Progress = SILENT,
+    folder: Path | None = None,
+    library: GestureLibrary | None = None,
+) -> WindowSet:
     """Read, filter and cut all recordings at `data`.
+
+    Args:
+        folder: keep the windows there while they are cut, with one recording in memory at a time.
+        library: poses of the gestures; None takes the shipped ones.
 
     Raises:
         EdgeError: nothing readable, recordings that do not go together, or no band at their rate.
@@ -96,9 +113,9 @@ def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progr
     from embridge_edge.learning.windows import cut_windows
     from embridge_edge.recordings.loading import read_recordings
 
-    library = read_library()
+    library = library or read_library()
     windows = cut_windows(
-        read_recordings(data, format, progress, several_devices=True), recipe.chain, recipe.windows, library
+        read_recordings(data, format, progress, several_devices=True), recipe.chain, recipe.windows, library, folder
     )
     if not windows.tracked:
         for gesture in windows.gestures:
@@ -109,23 +126,80 @@ def read_windows(data: Path, recipe: Recipe, format: str | None, progress: Progr
     return windows
 
 
+def recordings_step(workspace: Workspace, data: Path, format: str | None, stamp: str, name: str = "recordings") -> str:
+    """The hash of the recordings' content, kept as long as their fingerprint `stamp` is the same."""
+    folder, _ = workspace.step(
+        name, stamp, lambda target: write_json(target / "recordings.json", {"sha256": content_hash(data, format)})
+    )
+    return str(read_json(folder / "recordings.json")["sha256"])
+
+
+def windows_step(
+    workspace: Workspace,
+    data: Path,
+    plan: Recipe,
+    format: str | None,
+    stamp: str,
+    name: str = "windows",
+    library: GestureLibrary | None = None,
+) -> tuple[WindowSet, str]:
+    """The windows of the recordings, on disk; cut anew only when recordings, recipe or library have changed.
+
+    Returns: the windows, and a key that stands for them.
+    """
+    from embridge_edge.gestures import read_library
+    from embridge_edge.learning.windows import WindowSet
+
+    poses = library or read_library()
+    known = {name: [*gesture.pose.tolist(), *gesture.attributes] for name, gesture in poses.gestures.items()}
+    asked = plan.to_dict()
+    inputs = [stamp, asked["chain"], asked["windows"], sha256_of(known), format]
+
+    def make(target: Path) -> None:
+        read_windows(data, plan, format, workspace.progress, target, library)
+
+    folder, key = workspace.step(name, inputs, make)
+    return WindowSet.load(folder), key
+
+
+def about_data(windows: WindowSet, name: str) -> dict[str, Any]:
+    """What a report says of the recordings."""
+    return {
+        "name": name,
+        "wearers": len(windows.wearer_names),
+        "sessions": len(windows.session_names),
+        "recordings": windows.recordings,
+        "hours": len(windows.signal) / windows.chain.rate_hz / 3600.0,
+        "channels": len(windows.chain.channels),
+        "rate_hz": windows.chain.rate_hz,
+        "unit": windows.chain.unit,
+        "gestures": list(windows.gestures),
+        "windows": len(windows),
+        "problems": [str(problem) for problem in windows.problems],
+    }
+
+
 def job_for(windows: WindowSet, split: Split | None, recipe: Recipe) -> Job:
     """A job on one division; the chain's normalisation is taken from its training side."""
     from embridge_edge.gestures import read_library
-    from embridge_edge.learning.splits import training_windows
+    from embridge_edge.learning.near import near_gestures
+    from embridge_edge.learning.splits import training_windows, unlabelled_windows
 
-    for gesture in recipe.windows.hold_out_gestures:
+    library, held_out = read_library(), recipe.windows.hold_out_gestures
+    for gesture in held_out:
         if gesture not in windows.gestures:
             known = ", ".join(windows.gestures) or "none"
             raise EdgeError(f"The recipe holds out {gesture!r}, which these recordings lack; they have {known}.")
-    train = training_windows(windows, split)
+    near_rad = recipe.windows.near_rad
+    near = near_gestures(library, held_out, near_rad) if near_rad and held_out else None
+    train = training_windows(windows, split, near)
     if not len(train):
         raise EdgeError(
             "No training window has a label or a pose; record labels, or give a description of their column."
         )
     sample = train[:: max(1, len(train) // NORMALISATION_WINDOWS)]
     chain = windows.chain.fitted(windows.signal, windows.starts[sample])
-    return Job(windows.with_chain(chain), split, train, read_library())
+    return Job(windows.with_chain(chain), split, train, library, unlabelled_windows(windows, split))
 
 
 def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split | None:
@@ -134,13 +208,15 @@ def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split 
     Raises:
         EdgeError: the data do not allow it; names those that they allow.
     """
-    from embridge_edge.learning.splits import make_splits, possible_splits
+    from embridge_edge.learning.splits import SplitLeaks, make_splits, possible_splits
 
     if name == "none":
         return None
     chosen = name or possible_splits(windows)[0]
     try:
         return make_splits(windows, chosen, recipe.evaluate.folds)[0]
+    except SplitLeaks:
+        raise
     except EdgeError:
         allowed = allowed_splits(windows)
         instead = f"use --split {' or '.join(allowed)}" if allowed else "they allow no other either: record more"
@@ -169,11 +245,12 @@ def train_checkpoint(
     supervised: bool = False,
     share: float = 1.0,
     parents: Sequence[str] = (),
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> Checkpoint:
     """Train a teacher, or the supervised network of its size, and fit its heads.
 
     Args:
-        share: of the recipe's steps, for folds.
+        share: of the recipe's steps, for folds. start: pre-trained towers; None pre-trains them.
     """
     from embridge_edge.learning.teacher import embed, pose_embeddings, teacher_shape, train_teacher
     from embridge_edge.model.checkpoint import Checkpoint, tensors_of
@@ -182,7 +259,7 @@ def train_checkpoint(
     if supervised:
         plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
     shape = teacher_shape(job.windows, recipe.teacher)
-    network = train_teacher(job.windows, job.train, shape, plan, job.library, run)
+    network = train_teacher(job.windows, job.train, shape, plan, job.library, run, start, job.unlabelled)
     poses = None if supervised else pose_embeddings(network, job.library, job.windows.gestures)
     labels = network.labels if plan.label_weight else None
     heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed)
@@ -234,7 +311,11 @@ def distill_checkpoint(
     labels = to_labels if plan.label_weight else None
     heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed)
     origin = provenance(job, recipe, run.seed, parents)
-    for seen in ("seen_sessions", "seen_wearers"):  # what the teacher has seen, the student knows through it
+    for seen in (
+        "seen_sessions",
+        "seen_wearers",
+        "seen_stages",
+    ):  # what the teacher has seen, the student knows through it
         origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ())})
     return Checkpoint(
         kind="student",
@@ -272,7 +353,7 @@ def refuse_other_chain(who: str, trained: SignalChain, given: SignalChain) -> No
 
 def shortened(plan: Any, share: float, windows: int) -> Any:
     """A training plan with a share of its steps, cut to its most passes over so many windows; one at least where it had any."""
-    if plan.most_passes is not None:
+    if plan.most_passes is not None and plan.steps:
         share *= min(1.0, plan.most_passes * windows / (plan.steps * plan.batch))
     steps = {name: getattr(plan, name) for name in ("pose_steps", "masked_steps", "steps") if hasattr(plan, name)}
     return replace(plan, **{name: max(min(1, count), round(count * share)) for name, count in steps.items()})
@@ -307,8 +388,8 @@ def _heads(
 def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> dict[str, Any]:
     """What made a checkpoint, and which donnings and wearers it has seen (as hashes: names stay with the recordings).
 
-    Of a donning that a split by repetition shares out, an entry "hash:gesture:number" of `seen_sessions` says up to which
-    repetition a gesture has been seen.
+    Of a donning that a split by repetition shares out, an entry "hash:gesture:1,3,4" of `seen_sessions` says which
+    repetitions of a gesture have been seen.
     """
     import numpy as np
 
@@ -322,6 +403,10 @@ def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> d
         "seen_sessions": _seen_sessions(job),
         "seen_wearers": sorted(
             {short_hash(windows.wearer_names[index]) for index in np.unique(windows.wearers[job.train])}
+        ),
+        "seen_stages": sorted(
+            {short_hash(windows.stage_names[index]) for index in np.unique(windows.stages[job.train])}
+            - {short_hash("")}
         ),
         "versions": versions(),
     }
@@ -337,15 +422,20 @@ def _seen_sessions(job: Job) -> list[str]:
     seen = {hashes[session] for session in np.unique(windows.sessions[job.train])}
     if job.split is None or job.split.name != "repetition":
         return sorted(seen)
-    latest: dict[tuple[int, int], int] = {}
+    numbers: dict[tuple[int, int], set[int]] = {}
     owners = repeated_gestures(windows)[job.train]
-    table = np.stack([windows.sessions[job.train], owners, windows.highest_repetitions[job.train]])
-    for session, gesture, repetition in np.unique(table[:, owners >= 0], axis=1).T.tolist():
-        latest[session, gesture] = repetition  # the last in sorted order is the highest
-    partly = {hashes[session] for session, _ in latest}
+    low, high = windows.lowest_repetitions[job.train], windows.highest_repetitions[job.train]
+    table = np.stack([windows.sessions[job.train], owners, low, high])
+    for session, gesture, first, last in np.unique(table[:, owners >= 0], axis=1).T.tolist():
+        numbers.setdefault((session, gesture), set()).update(range(max(1, first), last + 1))
+    partly = {hashes[session] for session, _ in numbers}
     return sorted(
         (seen - partly)
-        | {f"{hashes[session]}:{windows.gestures[gesture]}:{number}" for (session, gesture), number in latest.items()}
+        | {
+            f"{hashes[session]}:{windows.gestures[gesture]}:{','.join(map(str, sorted(own)))}"
+            for (session, gesture), own in numbers.items()
+            if own
+        }
     )
 
 
@@ -382,24 +472,43 @@ def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> Non
     """Refuse to judge a model on windows that it was trained on.
 
     Raises:
-        EdgeError: the test side holds sessions (for `wearer`: wearers, for `repetition`: repetitions) that the model has
-            seen.
+        EdgeError: the test side holds sessions (for `wearer`: wearers, for `repetition`: repetitions, for those of emg2pose:
+            what is held out by their name) that the model has seen.
     """
-    import numpy as np
-
     if split.name == "repetition":
         _refuse_seen_repetitions(stored, windows, split)
         return
-    wearers = split.name == "wearer"
-    seen = {entry.partition(":")[0] for entry in stored.get("seen_wearers" if wearers else "seen_sessions", ())}
-    names, index = (windows.wearer_names, windows.wearers) if wearers else (windows.session_names, windows.sessions)
+    for what in HELD_OUT_BY.get(split.name, ("sessions",)):
+        _refuse_seen(what, stored, windows, split)
+
+
+HELD_OUT_BY: Mapping[str, tuple[str, ...]] = {
+    "wearer": ("wearers",),
+    "emg2pose_user": ("wearers",),
+    "emg2pose_stage": ("stages",),
+    "emg2pose_user_stage": ("wearers", "stages"),
+}
+"""What no training window has of a split's test windows, where that is not their session."""
+
+
+def _refuse_seen(what: str, stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
+    import numpy as np
+
+    if what == "stages" and "seen_stages" not in stored:
+        what = "sessions"  # of a model that was made before stages were noted
+    seen = {entry.partition(":")[0] for entry in stored.get(f"seen_{what}", ())}
+    names, index = {
+        "wearers": (windows.wearer_names, windows.wearers),
+        "sessions": (windows.session_names, windows.sessions),
+        "stages": (windows.stage_names, windows.stages),
+    }[what]
     leaked = [names[place] for place in np.unique(index[split.test]) if short_hash(names[place]) in seen]
     if leaked:
         trained = stored.get("split")
         possible = trained != split.name and trained in allowed_splits(windows)
         raise EdgeError(
             f"This model was trained with --split {trained} and has seen {len(leaked)} of the test "
-            f"{'wearers' if wearers else 'sessions'} of --split {split.name} ({leaked[0]} …); "
+            f"{what} of --split {split.name} ({leaked[0]} …); "
             + (f"check it with --split {trained}, or " if possible else "")
             + f"train one with --split {split.name} on these recordings."
         )
@@ -410,17 +519,23 @@ def _refuse_seen_repetitions(stored: dict[str, Any], windows: WindowSet, split: 
 
     from embridge_edge.learning.splits import repeated_gestures
 
-    seen: dict[tuple[str, str], int] = {}  # without a gesture: the whole session
+    seen: dict[tuple[str, str], set[int]] = {}  # without a gesture: the whole session
     for entry in stored.get("seen_sessions", ()):
         session, _, rest = entry.partition(":")
-        gesture, _, number = rest.rpartition(":")
-        seen[session, gesture] = max(seen.get((session, gesture), 0), int(number or 0))
+        gesture, _, listed = rest.rpartition(":")
+        numbers = [int(number) for number in listed.split(",") if number]
+        # One alone stands for all up to it, as earlier versions wrote it.
+        seen.setdefault((session, gesture), set()).update(range(1, numbers[0] + 1) if len(numbers) == 1 else numbers)
     owners = np.where(split.test, repeated_gestures(windows), -1)
-    table = np.stack([windows.sessions, owners, windows.lowest_repetitions])[:, owners >= 0]
-    for session, gesture, repetition in np.unique(table, axis=1).T.tolist():
+    table = np.stack([windows.sessions, owners, windows.lowest_repetitions, windows.highest_repetitions])[
+        :, owners >= 0
+    ]
+    for session, gesture, first, last in np.unique(table, axis=1).T.tolist():
         name = windows.session_names[session]
         place = short_hash(name)
-        if (place, "") in seen or repetition <= seen.get((place, windows.gestures[gesture]), 0):
+        known = seen.get((place, windows.gestures[gesture]), set())
+        repetition = next((number for number in range(first, last + 1) if number in known), first)
+        if (place, "") in seen or repetition in known:
             raise EdgeError(
                 f"This model was trained with --split {stored.get('split')} and has seen repetition {repetition} of "
                 f"{windows.gestures[gesture]!r} in {name} …, which --split repetition tests; check it on the recordings that "

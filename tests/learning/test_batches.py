@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import ChainPlan, SignalChain, resolve
 from embridge_edge.learning.batches import EvenSampler, _rotations, augmented, emg_batch
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.learning.world import open_world
 from embridge_edge.recipe import TrainPlan
 from embridge_edge.recordings.recording import Recording
 
+ALONE = open_world()
 STILL = TrainPlan(gain_jitter=0.0, channel_jitter=0.0, rotation=0.0, noise=0.0, channel_drop=0.0)
 
 
@@ -68,7 +71,7 @@ def test_nothing_to_draw_from_is_one_line(people: WindowSet) -> None:
 def test_shifted_windows_stay_in_their_segment_and_label(people: WindowSet, step: int) -> None:
     which = np.arange(len(people))
     whole = people.chain.normalised(people.signal)
-    x = emg_batch(people, which, step, 0, shifted=True).numpy()
+    x = emg_batch(people, which, step, 0, shifted=True, world=ALONE).numpy()
     moved = 0
     for window, start in enumerate(people.starts):
         shifts = [
@@ -79,28 +82,53 @@ def test_shifted_windows_stay_in_their_segment_and_label(people: WindowSet, step
         assert len(shifts) == 1
         moved += shifts[0] > 0
     assert moved > len(which) / 4
-    still = emg_batch(people, which, step, 0, shifted=False).numpy()
+    still = emg_batch(people, which, step, 0, shifted=False, world=ALONE).numpy()
     np.testing.assert_array_equal(still, people.inputs(which))
 
 
-def test_augmentation_that_is_off_changes_nothing() -> None:
-    x = torch.randn(5, 7, 3)
-    torch.testing.assert_close(augmented(x, STILL, raw=True), x, rtol=0, atol=0)
+def chain(channels: int, *features: str) -> SignalChain:
+    made = resolve(ChainPlan(window_ms=200.0, hop_ms=50.0, bandpass_hz=None, features=features), 200.0, channels, "myo")
+    columns = channels * max(1, len(features))
+    return replace(made, offset=(0.0,) * columns, gain=tuple(0.5 + 0.01 * column for column in range(columns)))
 
 
-def test_gains_act_on_raw_samples_only() -> None:
+RAW, THREE = chain(3), chain(3, "LOGRMS", "ZC", "LOGVAR")
+
+
+@pytest.mark.parametrize("own", [RAW, THREE])
+def test_augmentation_that_is_off_changes_nothing(own: SignalChain) -> None:
+    x = torch.randn(5, 7, own.columns)
+    torch.testing.assert_close(augmented(x, STILL, own, ALONE), x, rtol=0, atol=0)
+
+
+def test_gains_multiply_raw_samples_by_one_number_per_window_and_channel() -> None:
     plan = replace(STILL, gain_jitter=0.5, channel_jitter=0.1)
     x = torch.randn(64, 20, 3)
-    torch.testing.assert_close(augmented(x, plan, raw=False), x, rtol=0, atol=0)
-    ratio = (augmented(x, plan, raw=True) / x).log()
-    assert ratio.std(dim=1).max() < 1e-3  # one gain per window and channel
+    ratio = (augmented(x, plan, RAW, ALONE) / x).log()
+    assert ratio.std(dim=1).max() < 1e-3
     assert 0.3 < ratio[:, 0].mean(dim=1).std() < 0.7
+
+
+def test_gains_shift_logarithmic_features_as_they_would_have_shifted_the_samples_features() -> None:
+    """The features of louder samples are those that augmentation makes of the quiet ones', whatever the normalisation."""
+    torch.manual_seed(3)
+    plan = replace(STILL, channel_jitter=0.4)
+    signal = np.random.default_rng(0).standard_normal((400, 3)).astype(np.float32)
+    starts = np.arange(0, 300, 50)
+    torch.manual_seed(1)
+    got = augmented(torch.from_numpy(THREE.inputs(signal, starts)), plan, THREE, ALONE)
+    torch.manual_seed(1)
+    gains = (0.0 * torch.randn(len(starts), 1, 1) + 0.4 * torch.randn(len(starts), 1, 3)).exp().numpy()
+    for row, start in enumerate(starts):
+        louder = THREE.inputs(signal[start : start + 100] * gains[row], np.zeros(1, np.int64))[0]
+        kept = [column for column in range(9) if column % 3 != 1]  # zero crossings know no gain
+        np.testing.assert_allclose(got[row].numpy()[:, kept], louder[:, kept], atol=1e-4)
 
 
 def test_dropped_channels_are_silent_for_the_whole_window() -> None:
     plan = replace(STILL, channel_drop=0.25)
     x = torch.rand(400, 6, 8) + 1
-    silent = augmented(x, plan, raw=True) == 0
+    silent = augmented(x, plan, chain(8), ALONE) == 0
     assert torch.equal(silent.all(dim=1), silent.any(dim=1))
     assert silent.float().mean().item() == pytest.approx(0.25, abs=0.05)
 
@@ -122,8 +150,13 @@ def test_rotation_by_half_an_electrode_moves_a_smooth_ring_by_half_and_there_and
     torch.testing.assert_close(back[0, 0], torch.cos(angle), atol=1e-5, rtol=1e-4)
 
 
-def test_features_are_not_rotated() -> None:
-    x = torch.randn(4, 5, 8)
+def test_features_turn_with_their_electrodes() -> None:
+    own = chain(8, "LOGRMS", "ZC")
+    x = torch.randn(4, 5, 16)
     plan = replace(STILL, rotation=0.5)
-    torch.testing.assert_close(augmented(x, plan, raw=False), x, rtol=0, atol=0)
-    assert not torch.allclose(augmented(x, plan, raw=True), x)
+    torch.manual_seed(0)
+    got = augmented(x, plan, own, ALONE).reshape(4, 5, 8, 2)
+    for feature in range(2):
+        torch.manual_seed(0)
+        alone = augmented(x.reshape(4, 5, 8, 2)[..., feature], plan, chain(8), ALONE)
+        torch.testing.assert_close(got[..., feature], alone)

@@ -26,7 +26,7 @@ def by_hand(emg: np.ndarray, pose: np.ndarray, same: np.ndarray, temperature: fl
 @pytest.mark.parametrize("temperature", [0.02, 0.07, 1.0])
 def test_info_nce_with_all_poses_different_is_the_papers(temperature: float) -> None:
     emg, pose = unit(9, 5, 0), unit(9, 5, 1)
-    got = losses.info_nce(emg, pose, torch.eye(9, dtype=torch.bool), temperature)
+    got = losses.info_nce(emg @ pose.T / temperature, torch.eye(9, dtype=torch.bool))
     diagonal = -functional.log_softmax(emg @ pose.T / temperature, dim=1).diagonal().mean()
     torch.testing.assert_close(got, diagonal)
     assert got.item() == pytest.approx(by_hand(emg.numpy(), pose.numpy(), np.eye(9, dtype=bool), temperature), rel=1e-5)
@@ -36,17 +36,10 @@ def test_windows_of_one_pose_are_positives_of_each_other() -> None:
     emg, kinds = unit(8, 4, 2), torch.tensor([0, 0, 1, 2, 2, 2, 1, 0])
     pose = unit(3, 4, 3)[kinds]
     same = kinds[:, None] == kinds[None]
-    got = losses.info_nce(emg, pose, same, 0.1)
+    got = losses.info_nce(emg @ pose.T / 0.1, same)
     assert got.item() == pytest.approx(by_hand(emg.numpy(), pose.numpy(), same.numpy(), 0.1), rel=1e-5)
-    assert losses.info_nce(emg, pose, torch.ones(8, 8, dtype=torch.bool), 0.1).item() == pytest.approx(0.0, abs=1e-6)
-
-
-def test_gradient_reaches_the_emg_side_only() -> None:
-    emg, pose = unit(6, 4, 0).requires_grad_(), unit(6, 4, 1).requires_grad_()
-    losses.info_nce(emg, pose, torch.eye(6, dtype=torch.bool), 0.07).backward()
-    assert emg.grad is not None
-    assert emg.grad.abs().sum() > 0
-    assert pose.grad is None
+    everything = torch.ones(8, 8, dtype=torch.bool)
+    assert losses.info_nce(emg @ pose.T / 0.1, everything).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_same_poses_are_those_of_equal_tracks() -> None:

@@ -13,7 +13,7 @@ import torch
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import POSE, read_library
-from embridge_edge.learning import loop
+from embridge_edge.learning import alignment, loop, pretraining
 from embridge_edge.learning import teacher as training
 from embridge_edge.learning.distill import Lesson, distill_student, student_shape, teach
 from embridge_edge.learning.loop import Run
@@ -56,7 +56,7 @@ def test_interrupted_in_any_stage_it_ends_the_same(
 ) -> None:
     whole = trained(people)
     monkeypatch.setattr(loop, "SAVE_EVERY_S", -1.0)
-    plain = training.fit
+    plain = loop.fit
 
     def interrupted(network, loss_of, schedule, *, label, **rest):  # type: ignore[no-untyped-def]
         def loss(step: int) -> torch.Tensor:
@@ -66,23 +66,25 @@ def test_interrupted_in_any_stage_it_ends_the_same(
 
         return plain(network, loss, schedule, label=label, **rest)
 
-    monkeypatch.setattr(training, "fit", interrupted)
+    for module in (pretraining, alignment):
+        monkeypatch.setattr(module, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(people, state=tmp_path)
-    monkeypatch.setattr(training, "fit", plain)
+    for module in (pretraining, alignment):
+        monkeypatch.setattr(module, "fit", plain)
     assert_equal(trained(people, state=tmp_path), whole)
 
 
 def test_alignment_leaves_the_pose_tower_as_it_was(people: WindowSet) -> None:
     before = {}
-    plain = training._align
+    plain = training.align
 
     def remembering(teacher: Teacher, *rest, **named) -> None:  # type: ignore[no-untyped-def]
         before.update({name: tensor.clone() for name, tensor in teacher.state_dict().items()})
         plain(teacher, *rest, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_align", remembering)
+        patch.setattr(training, "align", remembering)
         teacher = trained(people)
     after = teacher.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -117,7 +119,7 @@ def test_unmeasured_angles_change_neither_embedding_nor_loss() -> None:
     for value in (1.0, 1e6):
         other = torch.where(unknown, torch.full_like(poses, value), poses).masked_fill(unknown, torch.nan)
         assert torch.equal(tower(masked), tower(other))
-        assert torch.equal(tower.reconstruct(masked, hidden), tower.reconstruct(other, hidden))
+        assert torch.equal(*(tower.reconstruction_error(x, hidden)[0] for x in (masked, other)))
     assert torch.isfinite(tower(torch.full((2, 4, len(POSE)), torch.nan))).all()
     # The loss counts known angles of hidden frames alone: an error elsewhere is none.
     with torch.no_grad():
@@ -125,9 +127,12 @@ def test_unmeasured_angles_change_neither_embedding_nor_loss() -> None:
         tower.decoder.bias.copy_(torch.ones(len(POSE)))
     known = ~unknown & hidden[..., None]
     expected = (1 - poses)[known].square().mean()
-    torch.testing.assert_close(tower.reconstruct(masked, hidden), expected)
-    none_hidden = tower.reconstruct(masked, torch.zeros(5, 4, dtype=torch.bool))
-    assert none_hidden.item() == 0.0
+    error, count = tower.reconstruction_error(masked, hidden)
+    assert torch.equal(count, known.sum(dim=(1, 2)))
+    torch.testing.assert_close(error.sum() / count.sum(), expected)
+    error, count = tower.reconstruction_error(masked, torch.zeros(5, 4, dtype=torch.bool))
+    assert not error.any()
+    assert not count.any()
 
 
 def test_masked_emg_counts_hidden_patches_alone_and_does_not_see_them() -> None:
@@ -138,11 +143,11 @@ def test_masked_emg_counts_hidden_patches_alone_and_does_not_see_them() -> None:
     hidden[:, 2] = True
     other = x.clone()
     other[:, 20:] = 99.0  # beyond the last whole patch
-    assert torch.equal(tower.reconstruct(x, hidden), tower.reconstruct(other, hidden))
+    assert torch.equal(*(tower.reconstruction_error(one, hidden) for one in (x, other)))
     with torch.no_grad():
         tower.decoder.weight.zero_()
         tower.decoder.bias.zero_()
-    torch.testing.assert_close(tower.reconstruct(x, hidden), x[:, 10:15].square().mean())
+    torch.testing.assert_close(tower.reconstruction_error(x, hidden), x[:, 10:15].square().mean(dim=(1, 2)))
 
 
 def test_hidden_patch_does_not_reach_the_encoder() -> None:
@@ -154,8 +159,8 @@ def test_hidden_patch_does_not_reach_the_encoder() -> None:
     x = torch.randn(1, 20, 3)
     other = x.clone()
     other[:, 5:10] = 7.0
-    tower.reconstruct(x, hidden)
-    tower.reconstruct(other, hidden)
+    tower.reconstruction_error(x, hidden)
+    tower.reconstruction_error(other, hidden)
     assert torch.equal(seen[0], seen[1])
 
 
