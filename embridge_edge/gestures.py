@@ -41,6 +41,34 @@ FULL_FLEXION_RAD: Mapping[str, float] = {
 }
 """Joint angles of a fully curled finger: the ranges of active motion of the AAOS (1965), rounded to a degree."""
 
+ATTRIBUTES: Mapping[str, str] = {
+    "flexors": "the palmar muscles pull: the wrist bends forward, or fingers close",
+    "extensors": "the dorsal muscles pull: the wrist bends back, or a finger stands out against others",
+    "wrist_moves": "the wrist leaves its neutral posture",
+    "wrist_flexed": "the palm comes towards the forearm",
+    "wrist_extended": "the back of the hand comes towards the forearm",
+    "thumb_side": "the hand tilts to the thumb's side (radial)",
+    "little_side": "the hand tilts to the little finger's side (ulnar)",
+    "forearm_turns": "the forearm leaves its neutral rotation",
+    "palm_down": "the forearm is pronated",
+    "palm_up": "the forearm is supinated",
+    "fingers_move": "fingers leave their relaxed posture",
+    "thumb_bent": "the thumb closes over the palm or towards a finger",
+    "index_bent": "the index finger is bent",
+    "middle_bent": "the middle finger is bent",
+    "outer_bent": "ring and little finger are bent; they share tendons and muscle and hardly ever part",
+    "thumb_out": "the thumb is held away from the palm",
+    "index_out": "the index finger is held straight",
+    "middle_out": "the middle finger is held straight",
+    "spread": "neighbouring fingers are held apart",
+}
+"""The shipped vocabulary of attributes and what each says of a hand.
+
+Some name what moves (wrist_moves), some where to (palm_up), some which side of the forearm pulls (flexors): the
+coarse ones are what a gesture that nobody trained on shares with those that were. A library of one's own may use
+other words.
+"""
+
 PoseArray = npt.NDArray[np.float32]
 
 
@@ -73,6 +101,25 @@ class GestureLibrary:
             if found
             else np.zeros((0, len(POSE)), np.float32)
         )
+
+    def attribute_rows(self, names: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_]]:
+        """Attributes of `names` as binary vectors.
+
+        Returns: the vocabulary (every attribute that one of `names` has, in the order of first use) and bool
+            `[names, vocabulary]`.
+
+        Raises:
+            EdgeError: the library lacks one of `names`.
+        """
+        unknown = [name for name in names if name not in self.gestures]
+        if unknown:
+            raise EdgeError(
+                f"No attributes are known for {', '.join(unknown)}; give each a table with attributes in a gesture library."
+            )
+        own = [self.gestures[name].attributes for name in names]
+        vocabulary = tuple(dict.fromkeys(attribute for attributes in own for attribute in attributes))
+        rows = [[attribute in attributes for attribute in vocabulary] for attributes in own]
+        return vocabulary, np.array(rows, bool).reshape(len(names), len(vocabulary))
 
 
 def read_library(path: Path | None = None) -> GestureLibrary:
