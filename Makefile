@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rest lint format types wheel setup compiler arm chromium libemg clean distclean
+.PHONY: help demo test test-all test-rest lint format types wheel setup compiler arm chromium postgresql libemg clean distclean
 
 PYTHON ?= python3.11
 # Two workers are what the continuous integration has; more bring little, because a few tests take most of the time.
@@ -31,12 +31,12 @@ demo: $(STAMP) ## Simulated recordings to a checked bundle: build/demo/report.ht
 	$(RUN) -m embridge_edge deploy --data "$(DEMO)/recordings" --recipe demo --out "$(DEMO)" --force
 	echo "Open $(DEMO)/report.html; $(DEMO)/manifest.json lists what was made."
 
-test: $(STAMP) compiler arm chromium lint types ## The fast suite: ruff, mypy on the installed wheel, quick tests; no shared data.
+test: $(STAMP) compiler arm chromium postgresql lint types ## The fast suite: ruff, mypy on the installed wheel, quick tests; no shared data.
 	@$(PYTEST) -m "not slow and not data"
 
 test-all: test test-rest ## Everything, with EMBRIDGE_DATA or ../shared/data; a skip is an error.
 
-test-rest: $(STAMP) compiler arm chromium libemg ## What `make test` leaves out of `make test-all`.
+test-rest: $(STAMP) compiler arm chromium postgresql libemg ## What `make test` leaves out of `make test-all`.
 	@EMBRIDGE_NO_SKIP=1 $(PYTEST) -m "slow or data"
 
 lint: $(STAMP) ## ruff: rules and layout.
@@ -137,6 +137,20 @@ chromium:
 	  echo "make: chromium could not be installed ($$install failed, or what it installed does not start); the report's page is not opened in a browser." >&2
 	else
 	  echo "make: the report's page is not opened in a browser; for that run: sudo $$install" >&2
+	fi
+
+# Sweeps keep studies in PostgreSQL among others; tests start a server of their own. Without it they skip, which only test-all forbids.
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
+	install="apt-get install -y --no-install-recommends postgresql"
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  echo "make: installing PostgreSQL for the sweeps' tests" >&2
+	  export DEBIAN_FRONTEND=noninteractive
+	  { $$install -qq || { apt-get update -qq && $$install -qq; }; } >/dev/null 2>&1 || true
+	  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
+	  echo "make: $$install failed; sweeps are not tested with PostgreSQL." >&2
+	else
+	  echo "make: sweeps are not tested with PostgreSQL; for that run: sudo $$install" >&2
 	fi
 
 clean: ## Remove what was built; the environment stays.
