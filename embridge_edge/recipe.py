@@ -333,6 +333,7 @@ class BenchmarkPlan:
         reference: the arm that the others are compared with.
         seeds: each trains everything anew.
         unseen_wearers: so many wearers, the last by name, are never trained on.
+        later_share: test on this share at the end of every session, for recordings without another session; 0 takes a split.
         every_pair_of: hold out each pair of these gestures in turn, instead of `hold_out_gestures` at once.
         library_poses: most poses of a gesture in the zero-shot library; only poses of training wearers are in it.
         test_windows: most windows judged in each group of wearers, drawn evenly.
@@ -343,6 +344,7 @@ class BenchmarkPlan:
     reference: str = "embridge"
     seeds: tuple[int, ...] = (0, 1, 2)
     unseen_wearers: int = 0
+    later_share: float = 0.0
     every_pair_of: tuple[str, ...] = ()
     library_poses: int = 100
     test_windows: int = 20_000
@@ -358,6 +360,8 @@ class BenchmarkPlan:
                 raise EdgeError(f"{name} is {list(chosen)} in the recipe; give one or more, each once.")
         if any(not 0 < share < 1 for share in self.shares):
             raise EdgeError(f"shares is {list(self.shares)} in the recipe; give shares between 0 and 1.")
+        if not 0 <= self.later_share < 1:
+            raise EdgeError(f"later_share is {self.later_share:g} in the recipe; give a share from 0 to below 1.")
         if len(self.every_pair_of) == 1:
             raise EdgeError("every_pair_of names one gesture in the recipe; give two or more, or none.")
 

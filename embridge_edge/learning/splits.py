@@ -113,6 +113,24 @@ def make_splits(
     return [Split(name, 0, ~test & (windows.days >= 0), test)]
 
 
+def later_split(windows: WindowSet, share: float) -> Split:
+    """The end of every session as a test, for recordings that allow nothing better: windows that reach over the cut are in neither.
+
+    Args:
+        share: of each session's windows, above 0 and below 1.
+    """
+    train, test = (np.zeros(len(windows), np.bool_) for _ in range(2))
+    for session in range(len(windows.session_names)):
+        own = np.flatnonzero(windows.sessions == session)
+        if len(own) < 2:
+            continue
+        cut = windows.starts[own[min(len(own) - 1, round((1.0 - share) * len(own)))]]
+        test[own] = windows.starts[own] >= cut
+        # A training window may be moved by up to a hop, and still has to end before the cut.
+        train[own] = windows.starts[own] + windows.chain.window + windows.chain.hop <= cut
+    return Split("later", 0, train, test)
+
+
 def named_split(
     windows: WindowSet,
     test_wearers: Sequence[str],

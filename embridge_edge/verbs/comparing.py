@@ -233,6 +233,7 @@ def asked_of(recipe: Recipe) -> dict[str, Any]:
         "windows": asked["windows"],
         "evaluate": asked["evaluate"],
         "unseen_wearers": recipe.benchmark.unseen_wearers,
+        "later_share": recipe.benchmark.later_share,
     }
 
 

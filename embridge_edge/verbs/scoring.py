@@ -79,7 +79,7 @@ def _judged(
     import numpy as np
 
     from embridge_edge.learning.attributes import attribute_scores, fit_attributes
-    from embridge_edge.learning.evaluation import Judged, evaluate
+    from embridge_edge.learning.evaluation import Embedded, Judged, evaluate
     from embridge_edge.learning.few_shot import few_shot
 
     windows = job.windows
@@ -88,26 +88,33 @@ def _judged(
     # library. The networks have not.
     known = windows.labels >= 0
     labelled = np.flatnonzero(sides.split.train & known)
-    embedded, library = _space(arm, recipe, job, labelled, seed, model, towers)
+    seeing, library = _space(arm, recipe, job, labelled, seed, model, towers)
     most = recipe.benchmark.test_windows
 
     def some(mask: Mask, count: int) -> Embedded:
-        return embedded(_drawn(windows, np.flatnonzero(mask & known), count, seed))
+        which = _drawn(windows, np.flatnonzero(mask & known), count, seed)
+        return Embedded(seeing(which), windows.labels[which].astype(np.int64), windows.wearers[which].astype(np.int64))
 
+    found: list[Score] = []
+    if windows.tracked and arm.kind in ("network", "ridge"):
+        found += _read_out(name, seeing, recipe, job, sides, seed)
+    if not len(labelled):
+        return found, []
     train = some(sides.split.train, recipe.evaluate.probe_windows)
-    tests = {group: some(mask, most) for group, mask in sides.groups.items()}
-    found = evaluate(name, seed, train, tests, library, unseen, windows.wearer_names)
-    if arm.kind == "ridge":  # predicted angles are no embedding to fit a probe on
-        return [row for row in found if row.metric.startswith("zs")], []
+    tests = {group: some(mask, most) for group, mask in sides.groups.items() if (mask & known).any()}
     if arm.kind == "lda":
-        return _discriminant(name, seed, train, tests, unseen, windows.wearer_names), []
+        return found + _discriminant(name, seed, train, tests, unseen, windows.wearer_names), []
+    judged = evaluate(name, seed, train, tests, library, unseen, windows.wearer_names)
+    if arm.kind == "ridge":  # predicted angles are no embedding to fit a probe on
+        return found + [row for row in judged if row.metric.startswith("zs")], []
+    found += judged
     if len(unseen) < 2:
         return found, []
     hidden = np.isin(windows.labels, unseen)
     support = some((sides.split.train | sides.shown) & hidden, most)
     centre = train.embeddings[~np.isin(train.labels, unseen)].mean(axis=0)
-    for group, mask in sides.groups.items():
-        later = some(mask & hidden & sides.late, most)
+    for group in tests:
+        later = some(sides.groups[group] & hidden & sides.late, most)
         found += few_shot(Judged(name, seed, group, windows.wearer_names), support, later, unseen, centre)
     if any(job.library.pose(gesture) is None for gesture in windows.gestures):
         return found, []  # what the library does not know has no attributes either
@@ -115,6 +122,31 @@ def _judged(
     attributes = fit_attributes(train, names, rows, unseen, seed)
     found += attribute_scores(name, seed, attributes, tests, unseen, windows.wearer_names)
     return found, _attribute_notes(attributes, windows.gestures)
+
+
+def _read_out(
+    name: str, seeing: Callable[[Index], Floats], recipe: Recipe, job: Job, sides: Sides, seed: int
+) -> list[Score]:
+    """Rows r2: joint angles at a window's end, read by ridge regression out of what the arm sees; a mean over the angles."""
+    import numpy as np
+
+    from embridge_edge.learning.baselines import ridge_rows
+    from embridge_edge.learning.evaluation import Judged
+    from embridge_edge.learning.scores import r2
+
+    windows = job.windows
+    shown = _drawn(windows, job.train, recipe.evaluate.probe_windows, seed)
+    weights, bias = ridge_rows(seeing(shown), windows.poses_at(shown))
+    found = []
+    for group, mask in sides.groups.items():
+        which = _drawn(windows, np.flatnonzero(mask & windows.posed()), recipe.benchmark.test_windows, seed)
+        angles = seeing(which) @ weights.T + bias
+        angles[:, ~weights.any(axis=1)] = np.nan
+        truth, judged = windows.poses_at(which), Judged(name, seed, group, windows.wearer_names)
+        for wearer in np.unique(windows.wearers[which]):
+            own = windows.wearers[which] == wearer
+            found.append(judged.row("r2", wearer, r2(truth[own], angles[own])))
+    return [row for row in found if np.isfinite(row.value)]
 
 
 def _attribute_notes(model: AttributeModel, gestures: tuple[str, ...]) -> list[str]:
@@ -161,33 +193,28 @@ def _drawn(windows: WindowSet, which: Index, most: int, seed: int) -> Index:
 
 def _space(
     arm: Arm, recipe: Recipe, job: Job, labelled: Index, seed: int, model: Path | None, towers: Path
-) -> tuple[Callable[[Index], Embedded], PoseLibrary | None]:
-    """How an arm sees a window, and the gestures' poses in the same space where it has one.
+) -> tuple[Callable[[Index], Floats], PoseLibrary | None]:
+    """How an arm sees the EMG of windows, and the gestures' poses in the same space where it has one.
 
     Args:
         labelled: windows of the training side that have a label; their poses make the library.
     """
     import numpy as np
 
-    from embridge_edge.learning.evaluation import Embedded
     from embridge_edge.learning.zero_shot import PoseLibrary, balanced_library
 
     windows, plan = job.windows, recipe.benchmark
     shown = _drawn(windows, labelled, 4 * plan.library_poses * max(1, len(windows.gestures)), seed)
-    seeing, placing = _maps(arm, recipe, job, shown, seed, model, towers)
-
-    def embedded(which: Index) -> Embedded:
-        return Embedded(seeing(which), windows.labels[which].astype(np.int64), windows.wearers[which].astype(np.int64))
-
-    if placing is None:
-        return embedded, None
+    seeing, placing = _maps(arm, recipe, job, seed, model, towers)
     posed = shown[np.isfinite(windows.poses(shown)).any(axis=(1, 2))]
+    if placing is None or not len(posed):
+        return seeing, None
     library = PoseLibrary(placing(posed), windows.labels[posed].astype(np.int64))
-    return embedded, balanced_library(library, plan.library_poses, seed) if len(posed) else None
+    return seeing, balanced_library(library, plan.library_poses, seed)
 
 
 def _maps(
-    arm: Arm, recipe: Recipe, job: Job, shown: Index, seed: int, model: Path | None, towers: Path
+    arm: Arm, recipe: Recipe, job: Job, seed: int, model: Path | None, towers: Path
 ) -> tuple[Callable[[Index], Floats], Callable[[Index], Floats] | None]:
     """From windows to the arm's embedding of their EMG, and to that of their pose; None for an arm without poses."""
     from typing import cast
@@ -200,7 +227,8 @@ def _maps(
     if arm.kind == "network" and model is not None:
         network = cast("Teacher", load_checkpoint(model).network())
         train = recipe.train
-        aligned = train.steps and (train.pose_weight or train.regression_weight or train.soft_targets != "none")
+        towards_poses = train.pose_weight or train.regression_weight or train.soft_targets != "none"
+        aligned = towards_poses if train.steps else arm.start == "simulated"
         return (
             lambda which: embed(network, windows, which),
             (lambda which: embed_poses(network, windows, which)) if aligned else None,
@@ -215,12 +243,10 @@ def _maps(
         return poses, poses
     if arm.kind == "lda":
         return lambda which: time_domain_features(windows, which), None
-    return _ridge(job, recipe, shown, seed)
+    return _ridge(job, recipe, seed)
 
 
-def _ridge(
-    job: Job, recipe: Recipe, shown: Index, seed: int
-) -> tuple[Callable[[Index], Floats], Callable[[Index], Floats]]:
+def _ridge(job: Job, recipe: Recipe, seed: int) -> tuple[Callable[[Index], Floats], Callable[[Index], Floats]]:
     """Ridge regression from time-domain features to standardised angles, which are the space."""
     import numpy as np
 

@@ -45,7 +45,7 @@ def sides_of(windows: WindowSet, recipe: Recipe) -> Sides:
     """
     import numpy as np
 
-    from embridge_edge.learning.splits import Split, make_splits, possible_splits
+    from embridge_edge.learning.splits import Split, later_split
     from embridge_edge.recordings.store import natural
 
     plan = recipe.benchmark
@@ -57,13 +57,23 @@ def sides_of(windows: WindowSet, recipe: Recipe) -> Sides:
         )
     unseen = names[len(names) - plan.unseen_wearers :]
     new = np.isin(windows.wearers, [windows.wearer_names.index(name) for name in unseen])
-    chosen = [name for name in recipe.evaluate.splits or possible_splits(windows) if name != "wearer"]
-    if not chosen:
-        raise EdgeError("These recordings have one session of each wearer and no repetitions; record a second session.")
-    own = make_splits(windows, chosen[0], recipe.evaluate.folds)[0]
+    own = later_split(windows, plan.later_share) if plan.later_share else _given(windows, recipe)
     groups = {GROUPS[0]: own.test & ~new, GROUPS[1]: new}
     groups = {name: mask for name, mask in groups.items() if mask.any()}
     if (own.train & own.test).any():
-        raise EdgeError(f"The split {chosen[0]} has windows on both sides; choose another in [evaluate] splits.")
-    split = Split(chosen[0], 0, own.train & ~new, np.logical_or.reduce(list(groups.values())))
+        raise EdgeError(f"The split {own.name} has windows on both sides; choose another in [evaluate] splits.")
+    split = Split(own.name, 0, own.train & ~new, np.logical_or.reduce(list(groups.values())))
     return Sides(split, groups, own.train & new, own.test)
+
+
+def _given(windows: WindowSet, recipe: Recipe) -> Split:
+    """The recipe's first split, or the first that the data allow, but by wearer: that is what unseen wearers are for."""
+    from embridge_edge.learning.splits import make_splits, possible_splits
+
+    chosen = [name for name in recipe.evaluate.splits or possible_splits(windows) if name != "wearer"]
+    if not chosen:
+        raise EdgeError(
+            "These recordings have one session of each wearer and no repetitions; record a second session, or set later_share in "
+            "the recipe's [benchmark]."
+        )
+    return make_splits(windows, chosen[0], recipe.evaluate.folds)[0]

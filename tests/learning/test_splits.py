@@ -18,6 +18,7 @@ from embridge_edge.learning.near import Near, near_gestures, poses_near
 from embridge_edge.learning.splits import (
     Split,
     SplitLeaks,
+    later_split,
     make_splits,
     named_split,
     near_windows,
@@ -597,3 +598,19 @@ def test_nothing_can_be_kept_away_from_a_gesture_without_a_pose() -> None:
         Near(np.zeros(len(POSE), np.float32), 0.2)
     with pytest.raises(EdgeError, match="near_rad is -1"):
         near_gestures(library, ("fist",), -1.0)
+
+
+@given(share=st.floats(0.05, 0.9))
+@settings(max_examples=20, deadline=None)
+def test_later_split_shares_no_sample_even_where_training_moves_a_window(people: WindowSet, share: float) -> None:
+    split = later_split(people, share)
+    assert not (split.train & split.test).any()
+    for session in range(len(people.session_names)):
+        own = people.sessions == session
+        ends = people.starts[own & split.train] + people.chain.window + np.minimum(
+            people.slack[own & split.train], people.chain.hop - 1
+        )  # fmt: skip
+        firsts = people.starts[own & split.test]
+        assert len(firsts)
+        assert not len(ends) or ends.max() <= firsts.min()
+        assert len(firsts) == pytest.approx(share * own.sum(), abs=1)
