@@ -17,6 +17,8 @@ def main() -> None:
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if heard:
         signal.signal(signal.SIGINT, _end)
+    if "WORLD_SIZE" in os.environ:  # one of several processes, in which torch would warn of how gradients are joined
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from embridge_edge.cli import run
 
     if heard:

@@ -8,6 +8,7 @@ Processes are started by `torchrun` or Slurm and joined by Lightning Fabric.
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +103,9 @@ def open_world(precision: Precision = "32") -> World:
     Args:
         precision: "bf16" holds on GPUs; a CPU computes in 32 bits.
     """
+    # What torch's collectives with a gradient will be replaced by is not public yet.
+    warnings.filterwarnings("ignore", "torch.distributed.nn.functional", FutureWarning)
+    warnings.filterwarnings("ignore", ".*torch.distributed.nn.functional.all_gather is deprecated")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 

@@ -74,10 +74,12 @@ def recipe_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def show(report: Report, common: Common) -> None:
-    """Print a report on stdout, as text or as one JSON object.
+    """Print a report on stdout, as text or as one JSON object; of several processes of one training, the first does.
 
     Whoever reads the output may have gone, as `head` does; the exit status still says how it went.
     """
+    if os.environ.get("RANK", "0") != "0":
+        return
     try:
         sys.stdout.write(json.dumps(finite(report.to_json()), allow_nan=False) if common.as_json else report.text())
         sys.stdout.write("\n")
