@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from embridge_edge.hardware.boards import BOARDS, WARNINGS, build, instructions, run
-from embridge_edge.verbs.bridge import Wanted, bridge
+from embridge_edge.verbs.bridge import bridge
+from embridge_edge.verbs.packaging import Wanted
 
 GOAL = 750_000
 SHIFT = 8

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from embridge_edge.firmware_bridge.emulated import Measured, measure
 from embridge_edge.firmware_bridge.graph import read_graph
+from embridge_edge.firmware_bridge.packing import layout_for
 from embridge_edge.firmware_bridge.passes import make_program
 from embridge_edge.firmware_bridge.program import PROFILES, Profile, Program
+from embridge_edge.firmware_bridge.sizing import necessary_constants
 from embridge_edge.firmware_bridge.verifying import representative_input
 from embridge_edge.hardware.boards import find_board
 from embridge_edge.hardware.target import find_target
-from embridge_edge.verbs.bridge import layout_for
 
 LAST = Path("build/benchmarks/firmware_speed.json")
 MODELS = ("kws_ref_model", "ad01_int8", "vww_96_int8", "str_ww_ref_model")
@@ -62,21 +63,6 @@ GOALS: Mapping[str, float] = {"qemu-m4": 0.60, "qemu-m7": 0.60, "qemu-m55": 0.65
 CODE_GOAL = 0.25
 CONST_GOAL = 1.05
 RAM_GOAL = 2048
-
-
-def necessary_constants(program: Program) -> int:
-    """Weights and biases as the model has them, and five bytes per channel of requantization."""
-    total = 0
-    for op in program.graph.ops:
-        for position, index in enumerate(op.inputs):
-            tensor = program.tensor(index) if index >= 0 else None
-            if tensor is None or not tensor.is_constant or op.macs == 0:
-                continue
-            total += tensor.size_bytes
-            if position == 1:
-                channels = tensor.shape[3 if op.name == "DEPTHWISE_CONV_2D" else 0]
-                total += 5 * channels
-    return total
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -135,7 +121,7 @@ def print_table(
             f"{found.code_bytes:,}",
             f"{found.code_bytes / base.code_bytes[level]:.3f}",
             f"{found.bytes_in('.rodata'):,}",
-            f"{found.bytes_in('.rodata') / necessary_constants(program):.3f}",
+            f"{found.bytes_in('.rodata') / necessary_constants(program.graph):.3f}",
             f"{program.arena_bytes + program.state_bytes:,}",
             f"{program.live_bytes:,}",
             f"{program.arena_bytes + program.state_bytes - program.live_bytes:,}",

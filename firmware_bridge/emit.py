@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
 
 from embridge_edge.firmware_bridge.graph import Tensor
-from embridge_edge.firmware_bridge.program import Constant, Program, Step
+from embridge_edge.firmware_bridge.program import Constant, Program
 
 KERNELS_VERSION = 1
 """EMB_KERNELS_VERSION of `kernels/emb_core.h`, which generated code is tied to."""
@@ -93,20 +95,28 @@ def plan_of(program: Program) -> int:
 
 def kernel_files(program: Program) -> dict[str, str]:
     """The hand-written files that the program's calls need, by name."""
-    folder = files("embridge_edge.firmware_bridge") / "kernels"
     wanted = ["emb_section.h", "emb_section.c", *dict.fromkeys(step.source for step in program.steps)]
     found: dict[str, str] = {}
     while wanted:
         name = wanted.pop()
         if name in found:
             continue
-        found[name] = (folder / name).read_text("utf-8")
+        found[name] = _kernel_file(name)
         for included in re.findall(r'#include "(\w+\.h)"', found[name]):
             wanted.append(included)
             body = included.removesuffix(".h") + ".c"
-            if (folder / body).is_file():
+            if (_kernels() / body).is_file():
                 wanted.append(body)
     return dict(sorted(found.items()))
+
+
+def _kernels() -> Traversable:
+    return files("embridge_edge.firmware_bridge") / "kernels"
+
+
+@functools.cache
+def _kernel_file(name: str) -> str:
+    return (_kernels() / name).read_text("utf-8")
 
 
 def c_name(text: str) -> str:
@@ -125,18 +135,8 @@ def step_names(program: Program) -> list[str]:
     return names
 
 
-def section_bytes(program: Program) -> dict[str, int]:
-    """Bytes of the section's tables by their role; parameters of the calls are "parameters"."""
-    sizes: dict[str, int] = {}
-    for entry in section_entries(program):
-        role = entry.value.role if isinstance(entry.value, Constant) else "parameters"
-        if isinstance(entry.value, Constant):
-            sizes[role] = sizes.get(role, 0) + entry.value.size_bytes
-    return sizes
-
-
 def section_entries(program: Program) -> list[Entry]:
-    """The section's members behind its header. Parameters first, then tables from the widest type to the narrowest, so that nothing needs padding."""
+    """The section's members behind its header: parameters, then tables from the widest type to the narrowest, so that no padding is needed."""
     parameters: list[Entry] = []
     tables: list[Entry] = []
     shared: dict[tuple[str, bytes], str] = {}
@@ -153,8 +153,7 @@ def section_entries(program: Program) -> list[Entry]:
         return f"{program.name}_section.{shared[key]}"
 
     for name, step in zip(step_names(program), program.steps, strict=True):
-        if step.structure:
-            parameters.append(Entry(name, step.structure, placed(step.parameters, name)))
+        parameters.append(Entry(name, step.structure, placed(step.parameters, name)))
     tables.sort(key=lambda entry: -_itemsize(entry))
     return parameters + tables
 
@@ -174,7 +173,7 @@ def _members(entries: list[Entry]) -> list[str]:
 
 def _structure(program: Program, entries: list[Entry], plan: int) -> str:
     guard = f"{program.name.upper()}_SECTION_H"
-    kinds = {step.structure for step in program.steps if step.structure}
+    kinds = {step.structure for step in program.steps}
     headers = ["emb_core.h", "emb_section.h"]
     headers += [
         name
@@ -422,20 +421,20 @@ def _init(program: Program) -> str:
 
 def _calls(program: Program) -> str:
     lines = ["    uint8_t *const memory = (uint8_t *)model->memory;"]
-    for at, step in enumerate(program.steps):
+    for at, (member, step) in enumerate(zip(step_names(program), program.steps, strict=True)):
         what = _said(program.tensor(step.outputs[0]).name.split(";")[0])
         comment = step.comment.replace("→", "to").replace("×", "x")
         lines.append("")
         lines.append(f"    /* {step.op}: {what}, {comment} */")
-        lines.append(f"    {step.kernel}({', '.join(_arguments(program, at, step))});")
+        lines.append(f"    {step.kernel}({', '.join(_arguments(program, at, member))});")
         lines.append(f"    AFTER({at});")
     body = "\n".join(lines)
     return f"void {program.name}_invoke({program.name}_t *model)\n{{\n{body}\n}}\n"
 
 
-def _arguments(program: Program, at: int, step: Step) -> Iterator[str]:
-    if step.structure:
-        yield f"&{program.name}_section.{step_names(program)[at]}"
+def _arguments(program: Program, at: int, member: str) -> Iterator[str]:
+    step = program.steps[at]
+    yield f"&{program.name}_section.{member}"
     for index in (*step.inputs, *step.outputs):
         yield f"AT({C_TYPES[program.tensor(index).type]}, {program.offsets[index]})"
     if step.state_bytes:

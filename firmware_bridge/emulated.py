@@ -183,7 +183,25 @@ def selftest(files: Mapping[str, str], main: str, board: Board, optimise: str = 
         return run(built.elf, board, timeout_s=TIMEOUT_S).exit_status
 
 
+@dataclasses.dataclass(frozen=True)
+class DeviceMeasured:
+    """What the library of a signal chain takes on an emulated core.
+
+    Attributes:
+        symbols: functions and tables that an application gets with the library.
+        context_bytes: of one `emb_t`.
+        stack_estimated: of `emb_poll`, from the compiler's frames.
+        stack_painted_bytes: most stack that was used until the second decision, the caller's few bytes included.
+    """
+
+    symbols: tuple[Symbol, ...]
+    context_bytes: int
+    stack_estimated: StackEstimate
+    stack_painted_bytes: int
+
+
 DEVICE_MAIN = """#include "emb.h"
+#include "emb_board.h"
 
 static emb_t device_context;
 
@@ -191,35 +209,53 @@ int main(void)
 {
     static emb_sample_t frame[EMB_FRAME_CHANNELS];
     static emb_decision_t decision;
+    uint32_t stack;
     emb_init(&device_context);
-    (void)emb_push(&device_context, frame, 1);
-    return emb_poll(&device_context, &decision) == 0 || emb_label(0) == NULL;
+    for (uint32_t at = 0; at < EMB_WINDOW + EMB_HOP; ++at) {
+        frame[at % EMB_FRAME_CHANNELS] = (emb_sample_t)(at % 199u);
+        (void)emb_push(&device_context, frame, 1);
+        (void)emb_poll(&device_context, &decision);
+    }
+    stack = (uint32_t)emb_board_stack_used();
+    emb_board_output(&stack, sizeof stack);
+    return decision.number != 1 || emb_label(0) == NULL;
 }
 """
 """An application that uses what every application does, for sizes."""
 
 
-def device_symbols(files: Mapping[str, str], board: Board, optimise: str = "-O3") -> tuple[tuple[Symbol, ...], int]:
-    """What an application gets with the package of a signal chain: its symbols, and bytes of one `emb_t`.
+def measure_device(files: Mapping[str, str], board: Board, optimise: str = "-O3") -> DeviceMeasured:
+    """Sizes and stack of the library of a signal chain on an emulated board.
+
+    Args:
+        files: the library, as `device.device_library` gives it.
 
     Raises:
-        EdgeError: the compiler is missing or refuses.
+        EdgeError: the compiler or the emulator is missing or refuses, or the program faults.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_files({**files, "main.c": DEVICE_MAIN}, folder)
-        sources = [folder / path for path in files if path.startswith("src/") and path.endswith(".c")]
         linked = build(
             board,
-            [*sources, folder / "main.c"],
+            [*sorted((folder / "src").glob("*.c")), folder / "main.c"],
             folder=folder / "build",
-            includes=(folder / "src",),
+            includes=(folder / "include", folder / "src"),
             optimise=optimise,
-            extra_flags=(*WARNINGS, "-ffp-contract=off"),
+            extra_flags=(*WARNINGS, "-ffp-contract=off", CALL_GRAPH_FLAG),
         )
+        done = run(linked.elf, board, timeout_s=TIMEOUT_S)
+        if done.exit_status or len(done.output) != 4:
+            raise EdgeError(f"The signal chain on {board.name} came to no second decision; report this.")
         own = [symbol for made in linked.objects[:-1] for symbol in sizes(made).symbols]
-        context = sum(symbol.size for symbol in linked.sizes.symbols if symbol.name == "device_context")
-        return library_symbols(linked.sizes.symbols, own), context
+        return DeviceMeasured(
+            symbols=library_symbols(linked.sizes.symbols, own),
+            context_bytes=sum(symbol.size for symbol in linked.sizes.symbols if symbol.name == "device_context"),
+            stack_estimated=stack_estimate(
+                (made.with_suffix(".ci").read_text("utf-8") for made in linked.objects), "emb_poll"
+            ),
+            stack_painted_bytes=int.from_bytes(done.output, "little"),
+        )
 
 
 def _built(program: Program, board: Board, folder: Path, main: str, optimise: str, defines: Sequence[str]) -> Built:

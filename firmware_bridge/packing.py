@@ -7,10 +7,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.firmware_bridge.program import Layout
+from embridge_edge.hardware.target import Target
+
 Weights = npt.NDArray[np.int8]
 
 PAIR_LIMIT = 1 << 23
 """A pair's upper sum is read from the upper 24 bits of a 32-bit accumulator."""
+
+PAIRED_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
+
+
+def layout_for(target: Target) -> Layout:
+    """How weights are stored for a target's core: in pairs where its multiplier takes two 16-bit halves at once."""
+    if "mve" in target.flags:
+        return "vectors"
+    return "pairs" if target.core in PAIRED_CORES and "dsp" in target.flags else "rows"
 
 
 def fits_pairs(rows: Weights) -> bool:

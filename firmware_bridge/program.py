@@ -23,7 +23,7 @@ Layout = Literal["rows", "pairs", "vectors"]
 """How weights lie in flash: row after row as in the model, two output channels to a 16-bit word (DSP), or row after row with more
 working memory for a core with vectors (MVE)."""
 
-Role = Literal["weights", "bias", "requantization", "table", "other"]
+Role = Literal["weights", "bias", "requantization", "table"]
 
 ALIGNMENT = 8
 """Bytes that every buffer of the arena is aligned to: a double word load of the M4 wants four, a vector of the M55 one."""
@@ -39,7 +39,7 @@ class Constant:
     """
 
     values: npt.NDArray[Any]
-    role: Role = "other"
+    role: Role
 
     @property
     def size_bytes(self) -> int:
@@ -52,12 +52,12 @@ class Step:
     """One call of a kernel.
 
     Attributes:
-        op: index of the graph's op, -1 where the generator added the step.
+        op: index of the graph's op.
         layer: name for people, from the graph.
         kernel: C function; it takes the parameters, then inputs, outputs, state and scratch, those that it has.
         source: file of the kernel in `kernels`.
         parameters: fields of the structure `<kernel's structure>`, in C's order of declaration; constants among them.
-        structure: C type of the parameters; "" where the kernel takes none.
+        structure: C type of the parameters.
         inputs, outputs: tensors, by index.
         comment: shapes and options in a line.
         scratch_bytes: working memory during the call; a kernel whose working memory depends on the step is always handed a
@@ -91,11 +91,9 @@ class Alias:
     """An op that moves no byte: its output is its input under another shape.
 
     Attributes:
-        op: index of the graph's op.
         output, source: tensors, by index.
     """
 
-    op: int
     output: int
     source: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.firmware_bridge.graph import Graph
 from embridge_edge.firmware_bridge.program import ALIGNMENT, Program
 from embridge_edge.firmware_bridge.section import constant_bytes
 
 CALL_GRAPH_FLAG = "-fcallgraph-info=su"
 """What makes GCC write a `.ci` file with calls and frames beside each object file."""
+REQUANTIZATION_BYTES = 5
+"""Of a channel: int32 multiplier, int8 shift."""
 INDIRECT = "__indirect_call"
 HELPERS = ("memcpy", "memset", "memmove")
 """Of the C library; what the compiler calls by itself has names that start with two underscores."""
@@ -260,20 +264,14 @@ def size_report(
         raise EdgeError(
             f"{section} {compiled} where a 32-bit core has {sum(constants.values()):,}; give the symbols of such a build."
         )
-    code: dict[str, int] = {}
-    other = 0
-    for symbol in symbols:
-        if symbol.section.startswith(".text"):
-            code[symbol.name] = code.get(symbol.name, 0) + symbol.size
-        elif symbol.section.startswith(".rodata") and symbol.name != section:
-            other += symbol.size
+    other = sum(symbol.size for symbol in symbols if symbol.section.startswith(".rodata") and symbol.name != section)
     if other:
         constants["outside the section"] = other
     words = math.ceil((program.arena_bytes + program.state_bytes) / ALIGNMENT) * ALIGNMENT
     return SizeReport(
         name=program.name,
         target=target,
-        code=_largest_first(code),
+        code=_code(symbols),
         constants=_largest_first(constants),
         arena_bytes=words - program.state_bytes,
         state_bytes=program.state_bytes,
@@ -282,6 +280,57 @@ def size_report(
         flash_budget_bytes=flash_budget_bytes,
         ram_budget_bytes=ram_budget_bytes,
     )
+
+
+def with_chain(
+    network: SizeReport,
+    name: str,
+    symbols: Sequence[SymbolSize],
+    context_bytes: int,
+    *,
+    stack_estimated: StackEstimate,
+    stack_painted_bytes: int,
+) -> SizeReport:
+    """Sizes of a library that has a signal chain and a head around its network.
+
+    Args:
+        network: sizes of the network alone.
+        name: of the whole library.
+        symbols: functions and tables of the whole library on the target (`library_symbols`).
+        context_bytes: what one context of it takes, the network's included.
+        stack_estimated, stack_painted_bytes: of a decision.
+    """
+    tables = sum(symbol.size for symbol in symbols if symbol.section.startswith(".rodata"))
+    return dataclasses.replace(
+        network,
+        name=name,
+        code=_code(symbols),
+        constants=_largest_first({**network.constants, "chain and head": tables - network.constant_bytes}),
+        state_bytes=context_bytes - network.arena_bytes,
+        stack_estimated=stack_estimated,
+        stack_painted_bytes=stack_painted_bytes,
+    )
+
+
+def _code(symbols: Iterable[SymbolSize]) -> dict[str, int]:
+    """Bytes of the functions by name, the largest first; static functions of several files may share one."""
+    code: dict[str, int] = {}
+    for symbol in symbols:
+        if symbol.section.startswith(".text"):
+            code[symbol.name] = code.get(symbol.name, 0) + symbol.size
+    return _largest_first(code)
+
+
+def necessary_constants(graph: Graph) -> int:
+    """Bytes of tables that no library can do without: weights and biases of products as the model has them, and five bytes of
+    requantization for each output channel. What a library holds beside them is to be little."""
+    total = 0
+    for op in graph.ops:
+        stored = [graph.tensors[index] for index in op.inputs[1:] if index >= 0 and graph.tensors[index].is_constant]
+        if op.macs and stored:
+            channels = graph.tensors[op.outputs[0]].shape[-1]
+            total += sum(tensor.size_bytes for tensor in stored) + REQUANTIZATION_BYTES * channels
+    return total
 
 
 def _largest_first(sizes: Mapping[str, int]) -> dict[str, int]:

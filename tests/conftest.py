@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Before anything imports torch: with more threads its sums come in another order, and a network trains to another one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def shared(variable: str, folder: str) -> Path:
     return Path(os.environ.get(variable) or ROOT.parent / "shared" / folder)

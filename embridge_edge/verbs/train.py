@@ -84,14 +84,22 @@ def train(
     run = Run(seed, name, state, key, progress, plan.train.precision)
     world = run.world
     progress = progress if world.first else SILENT
-    if not world.first:  # the windows are there once the first process has cut them
-        world.barrier()
-    windows, _ = windows_step(Workspace(state, progress), data, plan, format, stamp)
-    if world.first:
-        world.barrier()
-    job = job_for(windows, choose_split(windows, split, plan), plan)
-    if supervised and not len(windows.gestures):
-        raise EdgeError("These recordings have no labels, which a supervised network needs; leave --supervised out.")
+    went_on = state.exists()
+    try:
+        if not world.first:  # the windows are there once the first process has cut them
+            world.barrier()
+        windows, _ = windows_step(Workspace(state, progress), data, plan, format, stamp)
+        if world.first:
+            world.barrier()
+        job = job_for(windows, choose_split(windows, split, plan), plan)
+        if supervised and not len(windows.gestures):
+            raise EdgeError(
+                "These recordings have no labels, which a supervised network needs; leave --supervised out."
+            )
+    except EdgeError:
+        if world.first and not went_on:  # nothing to go on with
+            forget(state)
+        raise
     progress.say(f"chain: {_spelled(job.windows.chain.resolved)}")
     parents = [content_hash(data, format)] if world.first else []
     checkpoint = train_checkpoint(job, plan, run, supervised=supervised, parents=parents)

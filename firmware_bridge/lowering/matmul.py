@@ -10,9 +10,9 @@ import numpy as np
 
 from embridge_edge.firmware_bridge.graph import Tensor
 from embridge_edge.firmware_bridge.lowering.convolution import pointwise
-from embridge_edge.firmware_bridge.lowering.movement import View
 from embridge_edge.firmware_bridge.lowering.site import Site, refuse, requantization
 from embridge_edge.firmware_bridge.lowering.sixteen import scaled_by
+from embridge_edge.firmware_bridge.lowering.view import View
 from embridge_edge.firmware_bridge.program import Constant, Step
 from embridge_edge.firmware_bridge.requantization import multiplier_of, product_factor
 

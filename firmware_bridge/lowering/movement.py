@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from embridge_edge.firmware_bridge.graph import NUMPY_TYPES, Tensor
 from embridge_edge.firmware_bridge.lowering.site import Site, refuse
+from embridge_edge.firmware_bridge.lowering.view import View
 from embridge_edge.firmware_bridge.program import Alias, Constant, Step, int_array
 
 MOVED = ("int8", "int16", "int32", "float32")
@@ -21,43 +20,6 @@ MOVE_AXES = 5
 TAKE_AXES = 4
 LARGEST = 1 << 31
 """Bytes of a tensor, exclusive: steps and offsets are kept in 32 bits."""
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """Elements of a tensor that lie at constant steps along each axis.
-
-    Attributes:
-        first: position of the first element.
-        lengths: elements along each axis.
-        steps: positions from one element to the next along each axis.
-    """
-
-    first: int
-    lengths: tuple[int, ...]
-    steps: tuple[int, ...]
-
-    @classmethod
-    def of(cls, shape: Sequence[int]) -> View:
-        """A whole tensor, the last axis the fastest."""
-        steps = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        return cls(0, tuple(shape), steps)
-
-    def part(self, axis: int, first: int, count: int, step: int = 1) -> View:
-        """Only so many elements of one axis, from `first` in steps of `step`."""
-        lengths = (*self.lengths[:axis], count, *self.lengths[axis + 1 :])
-        steps = (*self.steps[:axis], self.steps[axis] * step, *self.steps[axis + 1 :])
-        return View(self.first + first * self.steps[axis], lengths, steps)
-
-    def order(self, axes: Sequence[int]) -> View:
-        """The axes in another order; an axis that is not named is dropped at its first element."""
-        return View(self.first, tuple(self.lengths[i] for i in axes), tuple(self.steps[i] for i in axes))
-
-    def split(self, axis: int, inner: int) -> View:
-        """One axis as two, the second of length `inner`, which divides the axis."""
-        lengths = (*self.lengths[:axis], self.lengths[axis] // inner, inner, *self.lengths[axis + 1 :])
-        steps = (*self.steps[:axis], self.steps[axis] * inner, self.steps[axis], *self.steps[axis + 1 :])
-        return View(self.first, lengths, steps)
 
 
 def slice_(site: Site) -> Step | Alias:
@@ -366,8 +328,8 @@ def _moved(site: Site, given: Tensor, output: Tensor, source: View, target: View
         refuse(site, f"it moves {source.lengths} into {target.lengths}", "export the model again")
     runs = _runs(site, given, output, source, target)
     if not given.is_constant and runs["run"] == given.size_bytes == output.size_bytes:
-        return Alias(site.op.index, output.index, given.index)
-    stored = Constant(given.array().reshape(-1)) if given.is_constant else None
+        return Alias(output.index, given.index)
+    stored = Constant(given.array().reshape(-1), "table") if given.is_constant else None
     return Step(
         op=site.op.index,
         layer=site.layer,

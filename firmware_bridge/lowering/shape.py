@@ -13,4 +13,4 @@ def reshape(site: Site) -> Alias:
         refuse(site, f"it turns {given.shape} into {output.shape}", "export the model again")
     if given.scales != output.scales or given.zero_points != output.zero_points:
         refuse(site, "its output has another scale than its input", "quantize the model again")
-    return Alias(site.op.index, output.index, given.index)
+    return Alias(output.index, given.index)

@@ -5,7 +5,7 @@
 caches: `instructions` turns ticks into an exact count of them, and nothing here turns them into time.
 """
 
-from embridge_edge.hardware.boards.boards import BOARDS, Board, Region, find_board
+from embridge_edge.hardware.boards.boards import BOARDS, Board, Region, board_of_core, find_board
 from embridge_edge.hardware.boards.building import WARNINGS, Built, Sizes, Symbol, build, sizes
 from embridge_edge.hardware.boards.emulation import Run, instructions, run
 
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "Sizes",
     "Symbol",
+    "board_of_core",
     "build",
     "find_board",
     "instructions",

@@ -37,7 +37,7 @@ class Board:
     Attributes:
         name: of the target in `hardware/targets/`.
         machine: what QEMU's `-machine` takes.
-        cpu_flags: what GCC needs to know about the core.
+        cpu_flags: what GCC needs to know about the core, -mcpu first.
         code: for vectors and instructions.
         const: for constants and the image of initialised data; on most boards the same memory as `code`.
         ram: for stack and variables.
@@ -57,6 +57,11 @@ class Board:
     uart: int
     fpgaio: int
     systick_hz: int
+
+    @property
+    def core(self) -> str:
+        """The core that it has, or stands for, as targets call it (`hardware.target.CORES`)."""
+        return self.cpu_flags[0].removeprefix("-mcpu=")
 
     @property
     def support_defines(self) -> tuple[str, ...]:
@@ -154,3 +159,8 @@ def find_board(name: str) -> Board:
     if name not in BOARDS:
         raise EdgeError(f"{name!r} is no emulated board; choose one of {', '.join(BOARDS)}.")
     return BOARDS[name]
+
+
+def board_of_core(core: str) -> Board | None:
+    """The emulated board with a core such as "cortex-m4"; None where there is none."""
+    return next((board for board in BOARDS.values() if board.core == core), None)

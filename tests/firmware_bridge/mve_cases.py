@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from embridge_edge.firmware_bridge.graph import Graph, Op
 from embridge_edge.firmware_bridge.host_build import compile_shared, load_shared
+from embridge_edge.firmware_bridge.lowering import workspace
 from embridge_edge.hardware.boards import BOARDS, WARNINGS, Built, build, instructions, run
 
 Int8 = npt.NDArray[np.int8]
@@ -31,8 +32,10 @@ PROGRAM = Path(__file__).with_name("mve_cases.c")
 BOARD = BOARDS["qemu-m55"]
 ICOUNT_SHIFT = 8
 BUFFER_BYTES = 2 << 20
-STRIPS_BYTES = 4096
-"""What the strips of a depthwise convolution may take together; more strips at once save a few percent."""
+DEPTHWISE_FIELDS = (
+    "in_h", "in_w", "in_c", "out_h", "out_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w",
+)  # fmt: skip
+"""Of the kernel's structure, as `Shape` calls them too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,40 +97,16 @@ class Shape:
             return self.in_c if in_place else 0
         return self.in_c if self.kernel == "depthwise" else self.taps
 
-    def useful_scratch(self, in_place: bool = False) -> int:
-        """Bytes with which it is fast."""
-        beside = 4 * (-(-self.taps // 16) * 16)
-        if self.kernel == "conv":
-            return beside + min(32, self.out_h * self.out_w) * self.taps + 15
+    def given_scratch(self, in_place: bool = False) -> int:
+        """Bytes that the generator gives it on a core with vectors."""
         if self.kernel == "pointwise":
-            beside = beside if self.in_h * self.in_w >= 6 and self.out_c >= 4 and not self.once else 0
-            return beside + (min(32, self.in_h * self.in_w) * self.in_c + 15 if in_place else 0)
-        return max(self.in_c, self._quads())
-
-    def _quads(self) -> int:
-        """Scratch of `emb_depthwise_patches.c`, which says what lines and strips are; 0 where it would not be used."""
-        axes = [
-            (self.in_h, self.out_h, self.kernel_h, self.stride_h, self.dilation_h, self.pads[0]),
-            (self.in_w, self.out_w, self.kernel_w, self.stride_w, self.dilation_w, self.pads[2]),
-        ]
-        if self.out_h < self.out_w or (self.out_h == self.out_w and self.in_h <= self.in_w):
-            axes.reverse()
-        (_, out, kernel, stride, dilation, _), (in_across, out_across, kernel_across, stride_across, *rest) = axes
-        reach, reach_across = (kernel - 1) * dilation + 1, (kernel_across - 1) * rest[0] + 1
-        if (in_across, out_across, kernel_across, rest[1]) == (1, 1, 1, 0):
-            fits = reach + (min(out, 4) - 1) * stride <= 16
-            blocks, strips = -(-out // 4), 1
-            lines = (blocks - 1) * stride + 4
-        elif reach + stride <= 4 and reach_across + stride_across <= 4:
-            fits = True
-            blocks, strips = -(-out // 2), -(-out_across // 2)
-            lines = max(out - 2, 0) * stride + 4
-        else:
-            fits = reach <= 4 and reach_across <= 4
-            blocks, strips = -(-out // 4), out_across
-            lines = (out - 1) * stride + 4
-        strip = 8 * blocks + 64 * lines
-        return 304 + max(1, min(strips, STRIPS_BYTES // strip)) * strip if fits else 0
+            rows = self.batches * self.in_h * self.in_w
+            return workspace.pointwise(rows, self.in_c, self.out_c, in_place=in_place, once=self.once)
+        if self.kernel == "conv":
+            return workspace.convolution(self.taps, self.out_h * self.out_w)
+        shape = {name: getattr(self, name) for name in DEPTHWISE_FIELDS}
+        pads = {"pad_top": self.pads[0], "pad_left": self.pads[2]}
+        return workspace.depthwise({**shape, **pads, "depth": self.out_c // self.in_c})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -300,7 +279,7 @@ def draw_case(rng: np.random.Generator, shape: Shape, *, usual: bool = False) ->
     """Everything else at random, extremes among it.
 
     Args:
-        usual: as in a layer of a model: ReLU, shifts to the right, all scratch that helps.
+        usual: as in a layer of a model: ReLU, shifts to the right, the generator's scratch.
     """
 
     largest = 127 if usual else int(rng.choice([127, 127, 127, 2]))
@@ -331,9 +310,10 @@ def draw_case(rng: np.random.Generator, shape: Shape, *, usual: bool = False) ->
         least = int(rng.choice([-128, zero, max(zero - 20, -128)]))
         most = int(rng.choice([127, min(zero + 50, 127)]))
     in_place = not usual and shape.kernel == "pointwise" and channels <= shape.in_c and bool(rng.random() < 0.4)
-    bounds = shape.least_scratch(in_place), shape.useful_scratch(in_place)
-    scratch = bounds[1] if usual or rng.random() < 0.5 else int(rng.integers(bounds[0], max(bounds) + 1))
-    says_nothing = scratch == bounds[0] and rng.random() < 0.5
+    least_scratch, scratch = shape.least_scratch(in_place), shape.given_scratch(in_place)
+    if not usual and rng.random() < 0.5:  # less, and more than the generator ever gives: a kernel takes what there is
+        scratch = int(rng.integers(least_scratch, 2 * max(least_scratch, scratch) + 1))
+    says_nothing = scratch == least_scratch and rng.random() < 0.5
     return Case(
         shape, values(shape.input), values(shape.weights), bias, multiplier, shift, zero, least, max(most, least),
         int(rng.integers(-128, 128)), scratch, 0 if says_nothing else scratch, in_place,

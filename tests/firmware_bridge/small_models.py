@@ -1,12 +1,10 @@
-"""A model small enough to compile in a moment, and the tools that tests compile it with."""
+"""A model small enough to compile in a moment."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from embridge_edge.firmware_bridge.graph import Graph, read_graph
 from embridge_edge.firmware_bridge.oracle import oracle_for
@@ -16,18 +14,7 @@ from embridge_edge.firmware_bridge.program import Layout, Profile, Program
 from tests.firmware_bridge.single_op import Spec, Values, constant, model_of
 
 INPUTS, OUTPUTS = 12, 5
-ARM = {"arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi"}
-QEMU = {**ARM, "qemu-system-arm": "qemu-system-arm"}
-CMAKE = {"cmake": "cmake", "ninja": "ninja-build"}
-CXX = {"g++": "g++"}
 M4 = ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")
-
-
-def needs(tools: dict[str, str]) -> None:
-    """Skip where a tool is missing, naming it."""
-    for tool, packages in tools.items():
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: apt-get install {packages}")
 
 
 def dense_model(seed: int = 0, output_scale: float = 4.0) -> bytes:

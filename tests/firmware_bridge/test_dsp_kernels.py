@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,15 +22,10 @@ from tests.firmware_bridge.dsp_cases import (
     run_here,
     run_on,
 )
+from tests.tools import QEMU, needs
 
 SEED = 20240229
 CASES = 450
-
-
-def needs(*tools: str) -> None:
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: make arm")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +58,7 @@ def assert_same(cases: Sequence[Case], found: Sequence[Outcome], expected: Seque
 def test_cores_equal_the_portable_kernels(
     board: str, optimise: str, cases: list[Case], portable: list[Outcome], tmp_path: Path
 ) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+    needs(*QEMU)
     found = run_on(BOARDS[board], build_for(BOARDS[board], tmp_path, optimise), cases)
     assert_same(cases, found, [outcome.output for outcome in portable])
 
@@ -74,7 +68,7 @@ def test_cores_equal_the_portable_kernels(
 def test_assembler_leaves_the_compiler_its_registers(
     flags: tuple[str, ...], cases: list[Case], portable: list[Outcome], tmp_path: Path
 ) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+    needs(*QEMU)
     board = BOARDS["qemu-m4"]
     found = run_on(board, build_for(board, tmp_path, flags[0], extra_flags=flags[1:]), cases)
     assert_same(cases, found, [outcome.output for outcome in portable])
@@ -100,7 +94,7 @@ def test_cases_reach_what_they_are_for(cases: list[Case]) -> None:
 
 @pytest.mark.slow
 def test_a_product_takes_less_than_an_instruction_per_multiplication(tmp_path: Path) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+    needs(*QEMU)
     board = BOARDS["qemu-m4"]
     case = draw_case(np.random.default_rng(SEED), "pointwise", {"rows": 12, "in_c": 128, "out_c": 128})
     rows = Case(**{**vars(case), "once": False, "in_place": False, "least": -128, "most": 127})

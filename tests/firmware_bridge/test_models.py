@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -14,15 +13,18 @@ from embridge_edge.firmware_bridge.emit import library
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.firmware_bridge.harness import HostLibrary
 from embridge_edge.firmware_bridge.host_build import WARNINGS, write_files
+from embridge_edge.firmware_bridge.packing import layout_for
 from embridge_edge.firmware_bridge.passes import make_program
 from embridge_edge.firmware_bridge.program import PROFILES, Layout, Profile
+from embridge_edge.firmware_bridge.section import constant_bytes
+from embridge_edge.firmware_bridge.sizing import necessary_constants
 from embridge_edge.firmware_bridge.verifying import seeded_inputs, verify_board, verify_host
 from embridge_edge.hardware.boards import BOARDS
 from embridge_edge.hardware.target import find_target
-from embridge_edge.verbs.bridge import layout_for
+from tests.tools import QEMU, needs
 
 MODELS = ("ad01_int8", "kws_ref_model", "str_ww_ref_model", "vww_96_int8")
-LAYOUTS: tuple[Layout, ...] = ("rows", "pairs")
+LAYOUTS: tuple[Layout, ...] = ("rows", "pairs", "vectors")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -44,8 +46,7 @@ def test_every_tensor_equals_the_reference_for_hundreds_of_inputs(
 @pytest.mark.parametrize("target", sorted(BOARDS))
 @pytest.mark.parametrize("name", MODELS)
 def test_emulated_cores_compute_the_same_tensors(models: Path, name: str, target: str) -> None:
-    if shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None:
-        pytest.skip("needs arm-none-eabi-gcc and qemu-system-arm: make arm")
+    needs(*QEMU)
     content = (models / f"{name}.tflite").read_bytes()
     program = make_program(read_graph(content), "model", "tflm", layout_for(find_target(target)))
     inputs = list(seeded_inputs(program.graph, 8))
@@ -115,6 +116,7 @@ def test_memory_stays_near_what_is_alive_and_tables_near_what_is_needed(
     graph = read_graph(models / f"{name}.tflite")
     program = make_program(graph, "model", "tflm", layout)
     assert program.arena_bytes + program.state_bytes <= program.live_bytes + 2048
+    assert sum(constant_bytes(program).values()) <= 1.05 * necessary_constants(graph)
 
 
 def test_two_runs_write_the_same_bytes(models: Path) -> None:
@@ -138,8 +140,7 @@ def test_a_wrong_kernel_is_found(models: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cppcheck_finds_nothing(models: Path, tmp_path: Path, layout: Layout) -> None:
-    if shutil.which("cppcheck") is None:
-        pytest.skip("needs cppcheck: make arm")
+    needs("cppcheck")
     content = (models / "kws_ref_model.tflite").read_bytes()
     write_files(library(make_program(read_graph(content), "model", "tflm", layout), sha256(content).digest()), tmp_path)
     command = [

@@ -31,7 +31,8 @@ from tests.firmware_bridge.single_op import (
     model_of,
     random_values,
 )
-from tests.firmware_bridge.small_models import QEMU, needs, program_of
+from tests.firmware_bridge.small_models import program_of
+from tests.tools import QEMU, needs
 
 BOTH: tuple[Profile, ...] = ("litert-ref", "tflm")
 LITERT: tuple[Profile, ...] = ("litert-ref",)
@@ -612,7 +613,7 @@ def _many_ops(rng: np.random.Generator) -> bytes:
 @pytest.mark.parametrize("board", ["qemu-m0", "qemu-m4", "qemu-m55"])
 @pytest.mark.parametrize("optimise", ["-O3", "-Os"])
 def test_emulated_cores_give_the_oracles_bits(board: str, optimise: str) -> None:
-    needs(QEMU)
+    needs(*QEMU)
     rng = np.random.default_rng(11)
     content = _many_ops(rng)
     program = program_of(content, "arithmetic")

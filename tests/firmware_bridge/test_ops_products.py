@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from tests.firmware_bridge.single_op import (
     model_of,
     random_values,
 )
+from tests.tools import QEMU, needs
 
 EXAMPLES = settings(max_examples=40, derandomize=True, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -496,9 +496,7 @@ def _vectors(depth: int, kind: str) -> list[bytes]:
 @pytest.mark.parametrize(("board", "layout"), [("qemu-m4", "pairs"), ("qemu-m55", "vectors")])
 @pytest.mark.parametrize("kind", ["int8", "int16"])
 def test_emulated_cores_give_the_same_bits(board: str, layout: Layout, kind: str) -> None:
-    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: make arm")
+    needs(*QEMU)
     for content in itertools.chain.from_iterable(_vectors(depth, kind) for depth in (3, 21)):
         graph = read_graph(content)
         program = make_program(graph, "net", "tflm", layout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -18,12 +17,12 @@ from embridge_edge.firmware_bridge import emulated, verifying
 from embridge_edge.firmware_bridge.emit import library
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.firmware_bridge.harness import HostLibrary
+from embridge_edge.firmware_bridge.packing import layout_for
 from embridge_edge.firmware_bridge.passes import make_program
 from embridge_edge.firmware_bridge.program import PROFILES, Layout, Profile, Program
 from embridge_edge.firmware_bridge.verifying import Verification, seeded_inputs, verify_board, verify_host
 from embridge_edge.hardware.boards import BOARDS
 from embridge_edge.hardware.target import find_target
-from embridge_edge.verbs.bridge import layout_for
 from tests.firmware_bridge.graphs import (
     RELU,
     SAME,
@@ -46,6 +45,7 @@ from tests.firmware_bridge.graphs import (
     unary,
 )
 from tests.firmware_bridge.single_op import Spec, by_oracle, constant
+from tests.tools import QEMU, needs
 
 LAYOUTS: tuple[Layout, ...] = ("rows", "pairs", "vectors")
 QUICK = ("-O0",)
@@ -102,9 +102,7 @@ def test_random_graphs_equal_the_reference_without_undefined_behaviour(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(BOARDS))
 def test_random_graphs_give_the_same_tensors_on_emulated_cores(target: str) -> None:
-    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: make arm")
+    needs(*QEMU)
 
     @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(networks(), st.sampled_from(["-O3", "-Os"]))

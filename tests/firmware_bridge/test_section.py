@@ -34,16 +34,14 @@ from embridge_edge.firmware_bridge.section import (
 from embridge_edge.hardware.boards import BOARDS, build, run
 from tests.firmware_bridge.single_op import KERNELS
 from tests.firmware_bridge.small_models import (
-    ARM,
     INPUTS,
     M4,
     OUTPUTS,
-    QEMU,
     dense_model,
     graph_of,
-    needs,
     program_of,
 )
+from tests.tools import ARM, QEMU, needs
 
 ADDRESS = 0x0020_0000
 SHA = bytes(range(32))
@@ -75,7 +73,7 @@ def linked_section(files: dict[str, str], name: str, address: int, folder: Path)
 def test_image_has_the_bytes_that_compiler_and_linker_make(
     models: Path, tmp_path: Path, name: str, layout: Layout
 ) -> None:
-    needs(ARM)
+    needs(*ARM)
     content, graph = graph_of(models, name)
     program = make_program(graph, "model", "tflm", layout)
     sha = hashlib.sha256(content).digest()
@@ -96,7 +94,7 @@ def test_header_says_what_the_section_is() -> None:
 
 
 def test_linked_section_without_an_address_has_an_empty_digest(tmp_path: Path) -> None:
-    needs(ARM)
+    needs(*ARM)
     program = program_of(dense_model())
     linked = linked_section(library(program, SHA), "tiny", ADDRESS, tmp_path)
     assert linked[8:COVERED] == bytes(32)
@@ -128,7 +126,7 @@ MEMBERS = st.lists(st.tuples(st.sampled_from([*KINDS, "struct"]), st.integers(0,
 @given(st.lists(MEMBERS, min_size=1, max_size=6))
 @settings(max_examples=8, deadline=None, derandomize=True)
 def test_structures_lie_as_the_compiler_lays_them(declared: list[list[tuple[str, int]]]) -> None:
-    needs(ARM)
+    needs(*ARM)
     header, places = "#include <stddef.h>\n#include <stdint.h>\n", []
     for number, members in enumerate(declared):
         lines = []
@@ -293,7 +291,7 @@ int main(void)
 
 @pytest.mark.slow
 def test_firmware_runs_another_model_without_being_built_again(tmp_path: Path) -> None:
-    needs(QEMU)
+    needs(*QEMU)
     board = BOARDS["qemu-m4"]
     at = board.input.origin
     first = program_of(dense_model(0), layout="pairs")
@@ -327,7 +325,7 @@ def test_firmware_runs_another_model_without_being_built_again(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_linker_script_puts_the_model_at_its_address(tmp_path: Path) -> None:
-    needs(QEMU)
+    needs(*QEMU)
     board = BOARDS["qemu-m4"]
     program = program_of(dense_model())
     write_files({**placed_library(program, SHA, ADDRESS), "main.c": BOARD_MAIN}, tmp_path)

@@ -24,7 +24,8 @@ from embridge_edge.firmware_bridge.sizing import (
     stack_estimate,
 )
 from embridge_edge.hardware.boards import BOARDS, Built, Symbol, build, run, sizes
-from tests.firmware_bridge.small_models import QEMU, dense_model, graph_of, needs, program_of
+from tests.firmware_bridge.small_models import dense_model, graph_of, program_of
+from tests.tools import QEMU, needs
 
 MAIN = """#include "emb_board.h"
 #include "model.h"
@@ -56,7 +57,7 @@ def built_for_m4(program: Program, folder: Path) -> Built:
 
 @pytest.mark.parametrize("name", ["ad01_int8", "kws_ref_model"])
 def test_report_of_a_real_model_agrees_with_the_linker_and_with_a_run(models: Path, tmp_path: Path, name: str) -> None:
-    needs(QEMU)
+    needs(*QEMU)
     _, graph = graph_of(models, name)
     program = make_program(graph, "model", "tflm", "pairs")
     built = built_for_m4(program, tmp_path)

@@ -26,6 +26,7 @@ from embridge_edge.hardware.boards import (
     Board,
     Built,
     Run,
+    board_of_core,
     build,
     find_board,
     instructions,
@@ -34,24 +35,17 @@ from embridge_edge.hardware.boards import (
 )
 from embridge_edge.hardware.boards.boards import SUPPORT
 from embridge_edge.hardware.boards.emulation import ICOUNT_SHIFT, emulator_command
+from tests.tools import ARM, QEMU, needs
 
 HERE = Path(__file__).parent
 NAMES = tuple(BOARDS)
-BUILDING = {"arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi"}
-RUNNING = {**BUILDING, "qemu-system-arm": "qemu-system-arm"}
 SMALLEST_SHIFT = dict.fromkeys(BOARDS, 6) | {"qemu-m55": 5}
-
-
-def needs(tools: Mapping[str, str]) -> None:
-    for tool, packages in tools.items():
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: apt-get install {packages}")
 
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
     """board_program.c for a board, built once."""
-    needs(RUNNING)
+    needs(*QEMU)
     built: dict[str, Built] = {}
 
     def for_board(name: str) -> Built:
@@ -104,6 +98,15 @@ def test_boards_are_the_emulated_targets() -> None:
         assert board.systick_hz == 1e6 * (target.clock_mhz or 0)
         assert board.code.size == 1024 * (target.flash_kib or 0)
         assert board.ram.size == 1024 * (target.ram_kib or 0)
+
+
+def test_every_target_with_an_emulated_core_finds_its_board() -> None:
+    for target in map(find_target, shipped_targets()):
+        board = board_of_core(target.core)
+        if target.kind == "emulated":
+            assert board is BOARDS[target.name]
+        else:
+            assert (board is not None) == target.core.startswith("cortex-m")
 
 
 def test_unknown_board_lists_those_that_are() -> None:
@@ -212,8 +215,7 @@ def test_shift_at_which_a_tick_is_longer_than_an_instruction_is_refused(name: st
 def test_window_agrees_with_a_plugin_that_counts_without_a_clock(
     program: Callable[[str], Built], name: str, tmp_path: Path
 ) -> None:
-    if shutil.which("cc") is None:
-        pytest.skip("needs a C compiler: apt-get install build-essential")
+    needs("cc")
     plugin, counted = tmp_path / "window.so", tmp_path / "counted"
     command = ["cc", "-shared", "-fPIC", "-O2", "-std=c99", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([*command, str(HERE / "window_plugin.c"), "-o", str(plugin)], check=True)
@@ -321,7 +323,7 @@ def test_machine_that_the_emulator_lacks_is_one_line(program: Callable[[str], Bu
         run(program("qemu-m4").elf, board)
 
 
-@pytest.mark.parametrize("missing", RUNNING)
+@pytest.mark.parametrize("missing", QEMU)
 def test_missing_tool_is_named(
     program: Callable[[str], Built], missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -346,7 +348,7 @@ def test_missing_tool_is_named(
     ],
 )
 def test_what_does_not_build_is_one_line(source: str, says: str, tmp_path: Path) -> None:
-    needs(BUILDING)
+    needs(*ARM)
     path = tmp_path / "wrong.c"
     path.write_text(source)
     with pytest.raises(EdgeError, match=f"^arm-none-eabi-gcc refuses: .*{says}") as caught:
@@ -365,7 +367,7 @@ def test_fault_without_the_compiler_still_says_where(
 
 
 def test_interrupt_that_nobody_handles_is_a_fault(tmp_path: Path) -> None:
-    needs(RUNNING)
+    needs(*QEMU)
     source = tmp_path / "svc.c"
     source.write_text('int main(void) { __asm volatile("svc 0"); return 0; }')
     built = build(BOARDS["qemu-m33"], [source], folder=tmp_path)
@@ -374,7 +376,7 @@ def test_interrupt_that_nobody_handles_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_sizes_are_those_of_the_source(tmp_path: Path) -> None:
-    needs(BUILDING)
+    needs(*ARM)
     source = tmp_path / "tables.c"
     source.write_text(
         "#include <stdint.h>\nextern const uint8_t table[1000]; const uint8_t table[1000] = {1};\n"
@@ -401,7 +403,7 @@ def test_sizes_are_those_of_the_source(tmp_path: Path) -> None:
 
 
 def test_large_constants_of_the_m55_do_not_need_its_tcm(tmp_path: Path) -> None:
-    needs(RUNNING)
+    needs(*QEMU)
     source = tmp_path / "large.c"
     source.write_text(
         "extern const unsigned char table[1000000]; const unsigned char table[1000000] = {[999999] = 77};\n"
@@ -412,7 +414,7 @@ def test_large_constants_of_the_m55_do_not_need_its_tcm(tmp_path: Path) -> None:
 
 
 def test_stack_usage_is_that_of_each_function(tmp_path: Path) -> None:
-    needs(BUILDING)
+    needs(*ARM)
     source = tmp_path / "frames.c"
     source.write_text(
         "void use(volatile char *p); void use(volatile char *p) { *p = 1; }\n"
@@ -427,7 +429,7 @@ def test_stack_usage_is_that_of_each_function(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("source", sorted(path.name for path in SUPPORT.glob("*.c")))
 def test_support_code_compiles_without_a_warning(name: str, source: str, tmp_path: Path) -> None:
-    needs(BUILDING)
+    needs(*ARM)
     board = BOARDS[name]
     defines = [f"-D{define}" for define in board.support_defines]
     command = ["arm-none-eabi-gcc", *board.cpu_flags, "-mthumb", "-O2", *WARNINGS, *defines]
@@ -439,7 +441,7 @@ def test_support_code_compiles_without_a_warning(name: str, source: str, tmp_pat
 
 
 def test_header_is_cpp_as_well(tmp_path: Path) -> None:
-    needs({**BUILDING, "arm-none-eabi-g++": "gcc-arm-none-eabi"})
+    needs("arm-none-eabi-g++")
     command = ["arm-none-eabi-g++", "-mcpu=cortex-m4", "-mthumb", "-Wall", "-Wextra", "-Werror", "-ffreestanding"]
     source = tmp_path / "uses.cpp"
     source.write_text('#include "emb_board.h"\nint main() { emb_board_print("x"); return 0; }\n')
@@ -451,7 +453,7 @@ def test_header_is_cpp_as_well(tmp_path: Path) -> None:
 
 
 def test_support_code_passes_cppcheck() -> None:
-    needs({"cppcheck": "cppcheck"})
+    needs("cppcheck")
     defines = [f"-D{define}" for define in BOARDS["qemu-m4"].support_defines]
     command = ["cppcheck", "--quiet", "--std=c99", "--enable=warning,performance,portability", "--error-exitcode=1"]
     command += [*defines, f"-I{SUPPORT}", str(SUPPORT)]
@@ -462,8 +464,7 @@ def test_support_code_passes_cppcheck() -> None:
 @pytest.fixture(scope="module")
 def memory_functions(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """emb_memory.c for this machine, under names of its own."""
-    if shutil.which("cc") is None:
-        pytest.skip("needs a C compiler: apt-get install build-essential")
+    needs("cc")
     library = tmp_path_factory.mktemp("memory") / "memory.so"
     renamed = [f"-D{name}=emb_{name}" for name in ("memcpy", "memmove", "memset", "memcmp")]
     command = ["cc", "-shared", "-fPIC", "-O2", "-fno-builtin", "-fno-tree-loop-distribute-patterns", *renamed]

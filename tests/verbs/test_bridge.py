@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -18,8 +19,11 @@ from embridge_edge.export import metadata
 from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.firmware_bridge import verifying
 from embridge_edge.firmware_bridge.graph import IDENTIFIER, read_graph
-from embridge_edge.verbs.bridge import RESERVED, Wanted, bridge, symbol_name
+from embridge_edge.firmware_bridge.verifying import Mismatch
+from embridge_edge.verbs.bridge import bridge
+from embridge_edge.verbs.packaging import RESERVED, Wanted, symbol_name
 from tests.firmware_bridge.graphs import TANH, VALID, Network, convolution, pad, unary
+from tests.tools import QEMU, needs
 
 KEYS = {
     "model", "target", "profile", "inputs_checked", "tensors_checked", "mismatches", "instructions", "per_op",
@@ -60,6 +64,7 @@ def test_json_says_what_was_checked_and_written(
 def test_an_emulated_target_is_compared_and_counted_there(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    needs(*QEMU)
     status, printed, _ = run(
         capsys, "bridge", model, "--target", "qemu-m4", "--profile", "tflm", "--out", tmp_path / "library",
         "--verify", 3, "--measure", "--json", "--quiet",
@@ -73,6 +78,18 @@ def test_an_emulated_target_is_compared_and_counted_there(
     assert report["selftests"] == {"host": True, "qemu-m4": True}
     assert report["sizes"]["ok"]
     assert min(report[key] for key in ("code_flash_bytes", "const_bytes", "ram_bytes", "stack_bytes")) > 0
+
+
+@pytest.mark.slow
+def test_an_emulated_target_of_ones_own_runs_on_the_core_of_its_kind(tmp_path: Path) -> None:
+    needs(*QEMU)
+    own = tmp_path / "own.toml"
+    own.write_text('based_on = "qemu-m3"\nname = "own"\nram_kib = 64\n')
+    report = bridge(written(tmp_path, fused().model()), str(own), tmp_path / "out", verify=1, measure=True)
+    assert report.missed == ""
+    assert report.selftests == {"host": True, "own": True}
+    assert report.measured is not None
+    assert report.measured.board == "qemu-m3"
 
 
 def test_a_difference_is_status_3_and_everything_is_written(
@@ -104,6 +121,18 @@ def test_a_difference_is_status_3_and_everything_is_written(
     assert "element 2" in said
     assert len(said.strip().splitlines()) == 1
     assert (out / "bridge.json").is_file()
+
+
+def test_what_is_wrong_is_said_in_a_line_the_gravest_first(model: Path, tmp_path: Path) -> None:
+    right = bridge(model, "host", tmp_path / "library", verify=1)
+    assert right.verification is not None
+    assert right.missed == ""
+    nothing = dataclasses.replace(right.verification, tensors_checked=0)
+    unequal = dataclasses.replace(nothing, mismatches=(Mismatch("host", 0, "Identity", 2, 5.0, 4.0, 1),))
+    failed = dataclasses.replace(right, selftests={"host": True, "qemu-m4": False})
+    assert failed.missed == "The package's self-test fails on qemu-m4; report this with the model."
+    assert dataclasses.replace(failed, verification=nothing).missed.startswith("No tensor was compared")
+    assert dataclasses.replace(failed, verification=unequal).missed.startswith("'Identity' differs on host for input 0")
 
 
 @pytest.mark.parametrize(

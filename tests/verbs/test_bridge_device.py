@@ -23,6 +23,7 @@ from embridge_edge.firmware_bridge.oracle import oracle_for
 from embridge_edge.model.head import Head, make_head
 from embridge_edge.recordings import read_recordings
 from tests.firmware_bridge.single_op import Spec, constant, model_of
+from tests.tools import QEMU, needs
 
 EMBEDDING = 24
 GESTURES = ("rest", "fist", "flexion", "extension", "point")
@@ -178,6 +179,7 @@ def test_options_of_a_network_alone_are_refused_beside_a_chain(
 @pytest.mark.slow
 def test_sizes_count_the_chain_and_its_context(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A target that holds the network but not the ring and the window is refused, with status 3."""
+    needs(*QEMU)
     model, _ = artifact(tmp_path / "student_int8.tflite", myo_chain())
     (tmp_path / "tiny.toml").write_text('based_on = "nrf52840"\nflash_kib = 64\nram_kib = 3\n')
     arguments = ["bridge", str(model), "--measure", "--json", "--quiet", "--out", str(tmp_path / "package")]
@@ -188,3 +190,5 @@ def test_sizes_count_the_chain_and_its_context(tmp_path: Path, capsys: pytest.Ca
     assert "RAM" in printed.err
     assert report["network_ram_bytes"] < 3 * 1024 < report["ram_bytes"]
     assert report["sizes"]["constants"]["chain and head"] > 0
+    assert report["sizes"]["stack_estimated_path"][0] == "emb_poll"
+    assert report["sizes"]["stack_painted_bytes"] > 0

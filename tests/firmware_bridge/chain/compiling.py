@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from embridge_edge.features import Stream
 from embridge_edge.features.chain import ChainPlan, SignalChain, resolve
@@ -158,13 +157,6 @@ def program(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return path
-
-
-def needs(*tools: str) -> None:
-    """Skip by name where a tool is not installed."""
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}: make arm")
 
 
 def emg_like(samples: int, channels: int, seed: int = 0, amplitude: float = 20.0) -> npt.NDArray[np.int64]:

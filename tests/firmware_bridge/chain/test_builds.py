@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import struct
 import subprocess
@@ -23,13 +24,13 @@ from tests.firmware_bridge.chain.compiling import (
     emg_like,
     emitted,
     feature_chain,
-    needs,
     program,
     raw_chain,
     some_head,
     some_network,
     stand_in,
 )
+from tests.tools import ARM, QEMU, needs
 
 COUNTS = emg_like(1200, 2, amplitude=300)
 CHAINS: dict[str, Callable[[], SignalChain]] = {
@@ -86,17 +87,38 @@ def test_a_thread_that_pushes_and_one_that_polls(tmp_path: Path, name: str, flag
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags", [("-O0",), ("-O3",), ("-Os",), ("-O3", "-march=native"), ("-O3", "-std=gnu11", "-mfma")]
+    "flags", [("-O0",), ("-O3",), ("-Os",), ("-O3", "-march=native"), ("-O3", "-std=gnu11", "-march=native")]
 )
 def test_no_flag_of_a_build_changes_the_bytes(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    if "-mfma" in flags and "fma" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("needs a processor with fused multiply-add")
     chain = CHAINS["everything"]()
     sources = [*emitted(tmp_path, chain, RawSamples()), HERE / "run_once.c"]
     done = subprocess.run(
         [program(tmp_path, sources, flags, standard="-std=gnu99")], input=given(), capture_output=True, check=False
     )
     assert done.stdout == expected(chain)
+
+
+FUSED = re.compile(r"\tv?fn?m(add|sub|la|ls)")
+"""Multiply and add, rounded once: vfmadd231ss and its kin of x86, fmadd and fmla of Arm."""
+
+
+def test_no_product_is_fused_with_a_sum_where_the_processor_could(tmp_path: Path) -> None:
+    """Read in the assembly, so that the machine that compiles need not have the instruction."""
+    flags = ("-std=gnu99", "-O3", *(("-mfma",) if platform.machine() == "x86_64" else ()))
+
+    def assembly(source: Path) -> str:
+        command = ["cc", *flags, f"-I{tmp_path}", "-S", "-o", "-", str(source)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    sources = emitted(tmp_path, CHAINS["everything"](), RawSamples())
+    (tmp_path / "fusing.c").write_text(
+        "float f(float a, float b, float c);\nfloat f(float a, float b, float c) { return a * b + c; }\n"
+    )
+    assert FUSED.search(assembly(tmp_path / "fusing.c")), (
+        "the compiler fuses nothing by itself: the test would prove nothing"
+    )
+    for source in sources:
+        assert not FUSED.search(assembly(source)), source.name
 
 
 def test_reordered_sums_are_refused(tmp_path: Path) -> None:
@@ -138,7 +160,7 @@ def test_cppcheck_finds_nothing(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(BOARDS))
 def test_a_core_needs_no_library_but_memcpy_and_memset(tmp_path: Path, target: str) -> None:
-    needs("arm-none-eabi-gcc", "arm-none-eabi-nm")
+    needs(*ARM, "arm-none-eabi-nm")
     board = BOARDS[target]
     sources = emitted(tmp_path, CHAINS["everything"](), RawSamples())
     flags = ["-std=c99", "-mthumb", *board.cpu_flags, *WARNINGS, *MORE_WARNINGS]
@@ -161,7 +183,7 @@ def test_a_core_needs_no_library_but_memcpy_and_memset(tmp_path: Path, target: s
 @pytest.mark.parametrize("target", sorted(BOARDS))
 @pytest.mark.parametrize("name", CHAINS)
 def test_emulated_cores_give_the_same_bytes(tmp_path: Path, name: str, target: str) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+    needs(*QEMU)
     chain, board = CHAINS[name](), BOARDS[target]
     sources = [*emitted(tmp_path, chain, RawSamples()), HERE / "on_board.c"]
     data = {board.input.origin: struct.pack("<I", len(COUNTS)) + given()}
@@ -210,7 +232,7 @@ def test_the_self_test_passes_and_notices(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_the_self_test_runs_on_a_board(tmp_path: Path) -> None:
-    needs("arm-none-eabi-gcc", "qemu-system-arm")
+    needs(*QEMU)
     sources = golden_files(tmp_path, CHAINS["frames"]())
     board = BOARDS["qemu-m4"]
     built = build(board, sources, folder=tmp_path / "board", includes=(tmp_path,), extra_flags=WARNINGS)

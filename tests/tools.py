@@ -1,0 +1,33 @@
+"""Programs that tests run beside Python: where one is not installed, a test skips and says which package brings it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+PACKAGES = {
+    "arm-none-eabi-g++": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+    "arm-none-eabi-nm": "binutils-arm-none-eabi",
+    "c++": "g++",
+    "cc": "gcc",
+    "cmake": "cmake",
+    "cppcheck": "cppcheck",
+    "g++": "g++",
+    "gcc": "gcc",
+    "ninja": "ninja-build",
+    "qemu-system-arm": "qemu-system-arm",
+}
+"""Debian's packages by program; `make arm` installs those for firmware."""
+ARM = ("arm-none-eabi-gcc",)
+QEMU = (*ARM, "qemu-system-arm")
+CMAKE = ("cmake", "ninja")
+
+
+def needs(*programs: str) -> None:
+    """Skip the test where one of the programs is not installed."""
+    for program in programs:
+        packages = PACKAGES[program]
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}: apt-get install {packages}")
