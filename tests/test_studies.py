@@ -33,6 +33,7 @@ from embridge_edge.studies import (
     work,
 )
 from embridge_edge.sweeping import Choices, Range, SweepPlan
+from tests.tools import hear_ctrl_c
 
 BELONGS_TO = {"recipe": "r", "data": "d"}
 NUMBERS = SweepPlan({"x": Range(0.0, 1.0)}, objective="lp_seen", heartbeat_s=0.5)
@@ -67,7 +68,7 @@ def joined(
 
 def worker(where: str, log: Path, most: int, seconds: float = 0.05, plan: str = "numbers") -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WORKER.format(root=str(ROOT)), where, str(log), plan, str(most), str(seconds)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)  # noqa: PLW1509
 
 
 def ended(process: subprocess.Popen[str]) -> str:

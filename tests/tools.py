@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,3 +34,18 @@ def needs(*programs: str) -> None:
         packages = PACKAGES[program]
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}: apt-get install {packages}")
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: a job in the background, as a test suite may be, ignores the signal, and so do those that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def ctrl_c_heard() -> Iterator[None]:
+    """The same for what runs in the test's own process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

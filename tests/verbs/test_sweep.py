@@ -34,6 +34,7 @@ from embridge_edge.sweeping import Choices, SweepPlan
 from embridge_edge.verbs import sweep as module
 from embridge_edge.verbs.sweep import inner_split, outer_split, read_recipe, sweep
 from embridge_edge.verbs.workflow import job_for
+from tests.tools import ctrl_c_heard, hear_ctrl_c
 
 GESTURES = ("rest", "fist", "flexion", "extension")
 RECIPE = """
@@ -394,7 +395,12 @@ def test_two_commands_at_once_share_the_trials_and_train_each_once(data: Path, t
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_command_goes_on_where_it_stopped(data: Path, tmp_path: Path, how: signal.Signals) -> None:
     file = recipe(tmp_path, trials=2, steps=250)
-    process = subprocess.Popen(command(file, data, tmp_path), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(file, data, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
+    )
     until = time.monotonic() + 300
     journal = tmp_path / "out" / "study.journal"
     while not (journal.exists() and "beat" in journal.read_text()):
@@ -444,7 +450,7 @@ def test_an_interrupted_training_goes_on_at_its_step_and_scores_as_if_it_had_not
     data: Path, tmp_path: Path, swept: tuple[Path, dict[str, Any]]
 ) -> None:
     file, places = str(recipe(tmp_path)), (data, str(tmp_path / "j"), tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt):
+    with ctrl_c_heard(), pytest.raises(KeyboardInterrupt):
         sweep(file, *places, progress=Watched(at=6))
     after = Watched(at=None)
     report = sweep(file, *places, progress=after)
