@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of parameters that a stage leaves alone
 
 import numpy as np
 import torch
@@ -63,7 +64,8 @@ def seconds_per_step(stage: str, windows: WindowSet, recipe: Recipe, steps: int)
         return time.perf_counter() - began
 
     trained = {"masked poses": teacher.pose, "masked EMG": teacher.emg}.get(stage, teacher)
-    few = once(2)  # what a call costs besides its steps: k-means, the projection, compiling
+    once(2)  # compiles, and fills the caches
+    few = once(2)  # what a call costs besides its steps: k-means, the projection
     return (once(steps + 2) - few) / steps, sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
@@ -122,7 +124,7 @@ def started(processes: int, arguments: list[str], out: Path) -> dict[str, tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="tiny")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
