@@ -11,6 +11,7 @@ changes nothing in [chain], [windows], [teacher] and [train] distils the same te
 from __future__ import annotations
 
 import argparse
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,20 +25,16 @@ from embridge_edge.learning.splits import make_splits, validation_split
 from embridge_edge.learning.teacher import embed
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.progress import Progress
-from embridge_edge.recipe import Recipe, find_recipe, recipe_from_dict
+from embridge_edge.recipe import Recipe, find_recipe, varied
 from embridge_edge.verbs.workflow import Job, distill_checkpoint, job_for, read_windows, train_checkpoint
 
 
-def varied(recipe: Recipe, changes: str) -> Recipe:
+def changed(recipe: Recipe, changes: str) -> Recipe:
     """The recipe with `section.key=value,…` set; values as in TOML."""
-    import tomllib
-
-    table = recipe.to_dict()
-    for change in filter(None, changes.split(",")):
-        place, value = change.split("=", 1)
-        section, key = place.split(".")
-        table[section][key] = tomllib.loads(f"value = {value.replace(';', ',')}")["value"]
-    return recipe_from_dict(table)
+    pairs = (change.split("=", 1) for change in filter(None, changes.split(",")))
+    return varied(
+        recipe, {place: tomllib.loads(f"value = {value.replace(';', ',')}")["value"] for place, value in pairs}
+    )
 
 
 def scores(job: Job, name: str, model: Checkpoint, recipe: Recipe, seed: int) -> dict[str, float]:
@@ -71,7 +68,7 @@ def main() -> None:
     judged: set[object] = set()
     print("| variant | model | seed | head | probe | pose |\n|---|---|---:|---:|---:|---:|", flush=True)
     for changes in ("", *asked.vary):
-        recipe = varied(base, changes)
+        recipe = changed(base, changes)
         data_key = str((recipe.chain, recipe.windows))
         if data_key not in jobs:
             windows = read_windows(asked.data, recipe, None, progress)

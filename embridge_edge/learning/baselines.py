@@ -101,7 +101,7 @@ def baseline_answers(windows: WindowSet, split: str, train: Index, test: Index, 
         found.append(Answers("lda", split, test, gestures=np.argmax(features @ weights.T + bias, axis=1)))
     if windows.tracked:
         chosen = _thinned(windows, train, seed)
-        weights, bias = ridge_rows(time_domain_features(windows, chosen), windows.poses(chosen)[:, -1])
+        weights, bias = ridge_rows(time_domain_features(windows, chosen), windows.poses_at(chosen))
         angles = features @ weights.T + bias
         angles[:, ~weights.any(axis=1)] = np.nan
         found.append(Answers("ridge", split, test, angles=angles))

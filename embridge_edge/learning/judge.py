@@ -153,7 +153,7 @@ def judge(
                     values = _each(wearers[mask], truth[mask], one.zero_shot[mask], scores.balanced_accuracy)
                     add(one, metric, wearers[mask], values, int(mask.sum()))
         if one.angles is not None:
-            last = windows.poses(one.test)[:, -1]
+            last = windows.poses_at(one.test)
             angles = one.angles
             values = scores.per_wearer(wearers, lambda own, angles=angles, last=last: scores.r2(last[own], angles[own]))  # type: ignore[misc]
             add(one, "r2", wearers, values, len(one.test))

@@ -122,8 +122,3 @@ def open_world(precision: Precision = "32") -> World:
     )
     fabric.launch()
     return World(fabric)
-
-
-def device() -> torch.device:
-    """Where a network runs outside of training."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -381,7 +381,7 @@ def _heads(
         heads.append(pose_head(poses, windows.gestures))
     if windows.tracked:
         chosen = probe_windows(windows, job.train, recipe.evaluate.probe_windows, seed)
-        heads.append(regression_head(embedded(chosen), windows.poses(chosen)[:, -1]))
+        heads.append(regression_head(embedded(chosen), windows.poses_at(chosen)))
     return tuple(head for head in heads if head is not None)
 
 

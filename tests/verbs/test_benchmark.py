@@ -14,12 +14,14 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import read_library
 from embridge_edge.learning.splits import training_windows
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.model.checkpoint import load_checkpoint
 from embridge_edge.recipe import Recipe, arms_of, find_recipe
 from embridge_edge.verbs.benchmark import benchmark
 from embridge_edge.verbs.comparing import divisions, permuted_library
 from embridge_edge.verbs.scoring import read_scores
 from embridge_edge.verbs.sides import sides_of
 from embridge_edge.verbs.synth import synth
+from embridge_edge.verbs.workflow import short_hash
 
 RECIPE = """
 name = "mini"
@@ -134,6 +136,13 @@ def test_no_network_has_seen_held_out_gestures_or_wearers(done: Path, mini: Path
     assert "w004" not in {windows.wearer_names[wearer] for wearer in np.unique(windows.wearers[train])}
     assert not set(windows.sessions[train]) & set(windows.sessions[sides.split.test])
     assert set(np.unique(windows.wearers[sides.groups["unseen_wearers"]])) == {windows.wearer_names.index("w004")}
+    # What the checkpoints themselves say: rows of the label head stay 0 where no window taught the gesture.
+    trained = load_checkpoint(done / "work" / "held.seed0.supervised")
+    head = trained.heads[0]
+    taught = {name for name, row in zip(head.names, head.rows, strict=True) if np.any(row)}
+    assert taught == set(windows.gestures) - set(recipe.windows.hold_out_gestures)
+    seen = set(trained.provenance["seen_wearers"])
+    assert seen == {short_hash(name) for name in ("w001", "w002", "w003")}
 
 
 @pytest.mark.slow
