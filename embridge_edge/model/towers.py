@@ -54,8 +54,8 @@ class PatchStem(nn.Module):
     """Samples to one token a patch: strided convolutions with batch normalisation and ReLU.
 
     A token must hold the strength of the signal whatever its phase, which a linear map of raw samples does not give. What
-    the stem alone is worth has not been measured (`docs/numbers.md`). Convolutions look a little over the edge of a patch;
-    what is hidden is therefore hidden in the samples, before the stem.
+    the stem alone is worth has not been measured (`docs/numbers.md`). Convolutions look a little over both edges of a patch,
+    evenly, so that a window is read to its end; what is hidden is therefore hidden in the samples, before the stem.
     """
 
     def __init__(self, columns: int, patch: int, width: int) -> None:
@@ -67,7 +67,7 @@ class PatchStem(nn.Module):
             outputs = width if stride == left else outputs
             size = max(kernel, stride) if left > 1 else 1
             layers += [
-                nn.Conv2d(inputs, outputs, (1, size), (1, stride), (0, size // 2), bias=False),
+                nn.Conv2d(inputs, outputs, (1, size), (1, stride), (0, (size - stride + 1) // 2), bias=False),
                 BatchNorm(outputs),
                 nn.ReLU(),
             ]
