@@ -7,7 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,8 @@ NOT_SWEPT = (
     "name",
     "target",
     "windows.hold_out_gestures",
+    "windows.gestures_from",
+    "windows.stage_groups",
     "student",
     "distill",
     "quantize",
@@ -125,6 +127,7 @@ class SweepPlan:
 
     Attributes:
         parameters: dotted key of the recipe ("train.temperature") to the values that it may take.
+        fixed: dotted key to the value that it has in every trial, and not in the result: shorter trainings, say.
         objective: one of `OBJECTIVES`. direction: whether more of it is better.
         trials: trials of the study, over all workers.
         division: what the inner division holds out of the training side: each wearer's last "session", or every fourth
@@ -139,6 +142,7 @@ class SweepPlan:
     """
 
     parameters: Mapping[str, Range | Choices]
+    fixed: Mapping[str, Value] = field(default_factory=dict)
     objective: str = "zs_harmonic"
     direction: Literal["maximize", "minimize"] = "maximize"
     trials: int = 40
@@ -204,7 +208,12 @@ def read_plan(table: object, place: str = "[sweep]") -> SweepPlan:
     for key, value in table.items():
         if key not in known:
             raise EdgeError(f"{place}: unknown key {key!r}; choose from {', '.join(known)}.")
-        values[key] = _parameters(value, place) if key == "parameters" else _field(key, value, place)
+        if key == "parameters":
+            values[key] = _parameters(value, place)
+        elif key == "fixed":
+            values[key] = _leaves(value) if isinstance(value, Mapping) else _field(key, value, place)
+        else:
+            values[key] = _field(key, value, place)
     try:
         return SweepPlan(**{"parameters": {}, **values})
     except EdgeError as error:
@@ -220,7 +229,7 @@ def _field(name: str, value: object, place: str) -> Any:
         return float(typing.cast(float, value))
     if name in SweepPlan._choices and isinstance(value, str):
         return value
-    wanted = {"hold_out_gestures": "a list of names", "heartbeat_s": "a number"}
+    wanted = {"hold_out_gestures": "a list of names", "heartbeat_s": "a number", "fixed": "a table"}
     raise EdgeError(
         f"{place}: {name} is {value!r}; give {wanted.get(name, 'a text' if name in SweepPlan._choices else 'a whole number')}."
     )
@@ -271,18 +280,15 @@ def check_plan(plan: SweepPlan, recipe: Recipe, place: str = "[sweep]") -> None:
         EdgeError: a key that the recipe does not have or that a sweep leaves alone, values of the wrong type, or an end
             of a range that the recipe refuses.
     """
-    from embridge_edge.recipe import varied
-
-    known = sweepable(recipe)
+    for key, value in plan.fixed.items():
+        where = f"{place} fixed, {key}"
+        _check_key(key, recipe, where)
+        if key in plan.parameters:
+            raise EdgeError(f"{where}: it is among the parameters; leave one out.")
+        _check_value(recipe, key, value, where)
     for key, allowed in plan.parameters.items():
         where = f"{place} {key}"
-        if key not in known:
-            left_alone = any(key == name or key.startswith(f"{name}.") for name in NOT_SWEPT)
-            near = [one for one in known if one.partition(".")[0] == key.partition(".")[0]]
-            raise EdgeError(
-                f"{where}: {'a sweep leaves this key alone' if left_alone else 'unknown key'}; choose from "
-                f"{', '.join(near or known)}."
-            )
+        _check_key(key, recipe, where)
         if isinstance(allowed, Range):
             kind = _number_kind(recipe, key)
             if kind is None:
@@ -292,16 +298,33 @@ def check_plan(plan: SweepPlan, recipe: Recipe, place: str = "[sweep]") -> None:
                 if kind is int and number is not None and type(number) is not int:
                     raise EdgeError(f"{where}: {name} is {number}; whole numbers stand there.")
         for value in allowed.ends:
-            try:
-                varied(recipe, {key: value})
-            except EdgeError as error:
-                raise EdgeError(f"{where}: {_toml(value)} is impossible: {error}") from None
+            _check_value(recipe, key, value, where)
     both = set(plan.hold_out_gestures) & set(recipe.windows.hold_out_gestures)
     if both:
         raise EdgeError(
             f"{place}: {sorted(both)[0]!r} is held out by the recipe itself, and judging by it would show the test side; hold "
             "out another gesture."
         )
+
+
+def _check_key(key: str, recipe: Recipe, where: str) -> None:
+    known = sweepable(recipe)
+    if key not in known:
+        left_alone = any(key == name or key.startswith(f"{name}.") for name in NOT_SWEPT)
+        near = [one for one in known if one.partition(".")[0] == key.partition(".")[0]]
+        raise EdgeError(
+            f"{where}: {'a sweep leaves this key alone' if left_alone else 'unknown key'}; choose from "
+            f"{', '.join(near or known)}."
+        )
+
+
+def _check_value(recipe: Recipe, key: str, value: Value, where: str) -> None:
+    from embridge_edge.recipe import varied
+
+    try:
+        varied(recipe, {key: value})
+    except EdgeError as error:
+        raise EdgeError(f"{where}: {_toml(value)} is impossible: {error}") from None
 
 
 def sweepable(recipe: Recipe) -> dict[str, Value]:
@@ -355,7 +378,10 @@ def _number_kind(recipe: Recipe, key: str) -> type | None:
 def _leaves(table: Mapping[str, Any], above: str = "") -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, value in table.items():
-        found |= _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{above}{name}.")
+        else:
+            found[above + name] = tuple(value) if isinstance(value, list) else value
     return found
 
 

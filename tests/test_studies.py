@@ -21,15 +21,14 @@ import pytest
 from optuna.trial import TrialState
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.stores import StorageFailed, open_store
 from embridge_edge.studies import (
     ERROR,
     MOST_LOST,
     RETRY_OF,
     SAME_AS,
     SharedStudy,
-    StorageFailed,
     distributions,
-    open_store,
     work,
 )
 from embridge_edge.sweeping import Choices, Range, SweepPlan

@@ -96,7 +96,7 @@ def test_impossible_parameters_are_one_line(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("top", "says"),
     [
-        ("trails = 3", "unknown key 'trails'; choose from parameters, objective, direction, trials"),
+        ("trails = 3", "unknown key 'trails'; choose from parameters, fixed, objective, direction, trials"),
         ('objective = "accuracy"', "objective is 'accuracy'; choose from zs_harmonic, zs_all_seen"),
         ('objective = "zs_harmonic"', "name some of the recordings' in hold_out_gestures, or choose from zs_all_seen"),
         ('direction = "up"', "choose from maximize, minimize"),
@@ -109,6 +109,7 @@ def test_impossible_parameters_are_one_line(text: str, says: str) -> None:
         ('hold_out_gestures = "fist"', "hold_out_gestures is 'fist'; give a list of names"),
         ('pruner = "median"\n' + HELD, "give seeds of 2 or more"),
         ("parameters = 3", "must be a table"),
+        ("fixed = 3", "fixed is 3; give a table"),
     ],
 )
 def test_impossible_plans_are_one_line(top: str, says: str) -> None:
@@ -116,6 +117,21 @@ def test_impossible_plans_are_one_line(top: str, says: str) -> None:
     with pytest.raises(EdgeError) as caught:
         read_plan(tomllib.loads(top + parameters))
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fixed_keys_are_checked_as_parameters_are() -> None:
+    made = plan('"train.batch" = [8, 16]', HELD + '[fixed]\ntrain.steps = 40\nchain.features = ["RMS"]')
+    assert made.fixed == {"train.steps": 40, "chain.features": ("RMS",)}
+    assert made.identity["fixed"] == {"train.steps": 40, "chain.features": ["RMS"]}
+    for fixed, says in (
+        ("train.batch = 4", "[sweep] fixed, train.batch: it is among the parameters"),
+        ("train.stepps = 4", "[sweep] fixed, train.stepps: unknown key; choose from train."),
+        ("train.steps = 0.5", "[sweep] fixed, train.steps: 0.5 is impossible"),
+        ('windows.gestures_from = "stages"', "a sweep leaves this key alone"),
+    ):
+        with pytest.raises(EdgeError) as caught:
+            plan('"train.batch" = [8, 16]', HELD + f"[fixed]\n{fixed}")
+        assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_recipes_own_test_gestures_are_not_judged_by() -> None:

@@ -31,8 +31,9 @@ from embridge_edge.recipe import WindowPlan, find_recipe, varied
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.recordings.recording import Recording
 from embridge_edge.sweeping import Choices, SweepPlan
-from embridge_edge.verbs import sweep as module
-from embridge_edge.verbs.sweep import inner_split, outer_split, read_recipe, sweep
+from embridge_edge.verbs import trials as module
+from embridge_edge.verbs.sweep import read_recipe, sweep
+from embridge_edge.verbs.trials import inner_split, outer_split
 from embridge_edge.verbs.workflow import job_for
 from tests.tools import ctrl_c_heard, hear_ctrl_c
 
@@ -67,6 +68,8 @@ SWEEP = """
 trials = {trials}
 hold_out_gestures = ["fist"]
 heartbeat_s = 0.5
+[sweep.fixed]
+train.masked_steps = 4
 [sweep.parameters]
 "train.temperature" = {{ low = 0.02, high = 0.2, log = true }}
 "chain.features" = [["LOGRMS", "ZC"], ["LOGRMS"]]
@@ -170,11 +173,11 @@ def test_the_objective_is_the_harmonic_mean_per_wearer() -> None:
         "zero_shot_unseen_balanced_accuracy": {"a": 0.2, "b": 0.0},
         "balanced_accuracy": {"a": 0.5, "b": 0.7},
     }
-    assert module._objective("zs_harmonic", scores) == pytest.approx((2 * 0.8 * 0.2 / 1.0 + 0.0) / 2)
-    assert module._objective("zs_all_seen", scores) == pytest.approx(2.2 / 3)
-    assert module._objective("zs_all_unseen", scores) == pytest.approx(0.1)
-    assert module._objective("lp_seen", scores) == pytest.approx(0.6)
-    assert module._objective("r2", scores) is None
+    assert module.objective_of("zs_harmonic", scores) == pytest.approx((2 * 0.8 * 0.2 / 1.0 + 0.0) / 2)
+    assert module.objective_of("zs_all_seen", scores) == pytest.approx(2.2 / 3)
+    assert module.objective_of("zs_all_unseen", scores) == pytest.approx(0.1)
+    assert module.objective_of("lp_seen", scores) == pytest.approx(0.6)
+    assert module.objective_of("r2", scores) is None
 
 
 @pytest.mark.slow
@@ -185,6 +188,7 @@ def test_the_best_recipe_is_the_recipe_with_the_best_trials_values(swept: tuple[
     assert read_json(folder / "out" / "sweep.json") == report
     original, _, _ = read_recipe(str(folder / "small.toml"))
     best = find_recipe(str(folder / "out" / "best.toml"))
+    assert best.train.masked_steps == 5  # trials had 4
     assert best == varied(original, report["best"]["values"])
     heading = (folder / "out" / "best.toml").read_text().splitlines()[:2]
     assert f"trial {report['best']['number']} of study small in journal:" in heading[0]
