@@ -11,7 +11,6 @@ changes nothing in [chain], [windows], [teacher] and [train] distils the same te
 from __future__ import annotations
 
 import argparse
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +25,8 @@ from embridge_edge.learning.teacher import embed
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.progress import Progress
 from embridge_edge.recipe import Recipe, find_recipe, varied
+from embridge_edge.tables import parsed_changes
 from embridge_edge.verbs.workflow import Job, distill_checkpoint, job_for, read_windows, train_checkpoint
-
-
-def changed(recipe: Recipe, changes: str) -> Recipe:
-    """The recipe with `section.key=value,…` set; values as in TOML."""
-    pairs = (change.split("=", 1) for change in filter(None, changes.split(",")))
-    return varied(
-        recipe, {place: tomllib.loads(f"value = {value.replace(';', ',')}")["value"] for place, value in pairs}
-    )
 
 
 def scores(job: Job, name: str, model: Checkpoint, recipe: Recipe, seed: int) -> dict[str, float]:
@@ -68,7 +60,7 @@ def main() -> None:
     judged: set[object] = set()
     print("| variant | model | seed | head | probe | pose |\n|---|---|---:|---:|---:|---:|", flush=True)
     for changes in ("", *asked.vary):
-        recipe = changed(base, changes)
+        recipe = varied(base, parsed_changes(changes))
         data_key = str((recipe.chain, recipe.windows))
         if data_key not in jobs:
             windows = read_windows(asked.data, recipe, None, progress)

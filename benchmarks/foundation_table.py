@@ -54,6 +54,7 @@ from embridge_edge.learning.splits import make_splits, possible_splits, validati
 from embridge_edge.model.foundation import FoundationEncoder
 from embridge_edge.progress import Progress
 from embridge_edge.recordings.loading import read_recordings
+from embridge_edge.tables import changed, parsed_changes
 
 Index = npt.NDArray[np.int64]
 PARTS = 4
@@ -248,18 +249,6 @@ def table(rows: list[dict[str, Any]], against: Sequence[tuple[str, str]]) -> str
     return "\n".join(lines)
 
 
-def varied(recipe: FoundationRecipe, changes: str) -> FoundationRecipe:
-    """The recipe with `section.key=value,…` set; values as in TOML."""
-    import tomllib
-
-    stored = recipe.to_dict()
-    for change in filter(None, changes.split(",")):
-        place, value = change.split("=", 1)
-        section, key = place.split(".")
-        stored[section][key] = tomllib.loads(f"value = {value}")["value"]
-    return foundation_recipe_from_dict(stored)
-
-
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("data", nargs="+", type=Path)
@@ -273,7 +262,9 @@ def main() -> None:
     arguments.add_argument("--out", type=Path, default=Path("build/foundation"))
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    recipe = varied(find_foundation_recipe(given.recipe), given.vary)
+    recipe = foundation_recipe_from_dict(
+        changed(find_foundation_recipe(given.recipe).to_dict(), parsed_changes(given.vary))
+    )
     unscaled = []
     for path in given.data:
         unscaled += sources_of(path.name, lambda path=path: read_recordings(path, several_devices=True), recipe.signal)

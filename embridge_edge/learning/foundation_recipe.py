@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from embridge_edge.artifacts import sha256_of
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.foundation_shape import LOSSES, FoundationShape
-from embridge_edge.tables import build as from_table
-
-
-def _check(plan: object, least: float, *names: str) -> None:
-    """Refuse a number that is too small to mean anything."""
-    for name in names:
-        value = getattr(plan, name)
-        if value is not None and value < least:
-            raise EdgeError(f"{name} is {value:g} in the recipe; give {least:g} or more.")
+from embridge_edge.tables import at_least, build, one_of, read_table, shipped_tables
 
 
 @dataclass(frozen=True)
@@ -46,8 +35,8 @@ class SignalPlan:
     scale_s: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self, 0, "guard_ms")
-        _check(self, 1, "scale_s")
+        at_least(self, 0, "guard_ms")
+        at_least(self, 1, "scale_s")
 
 
 @dataclass(frozen=True)
@@ -76,8 +65,8 @@ class PretrainPlan:
     turn_deg: float = 15.0
 
     def __post_init__(self) -> None:
-        _check(self, 1, "steps", "batch")
-        _check(self, 0, "learning_rate", "weight_decay", "sampling_power", "gain_jitter", "turn_deg")
+        at_least(self, 1, "steps", "batch")
+        at_least(self, 0, "learning_rate", "weight_decay", "sampling_power", "gain_jitter", "turn_deg")
         for name in ("mask_share", "channel_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise EdgeError(f"{name} is {getattr(self, name):g} in the recipe; give 0 or more and less than 1.")
@@ -85,8 +74,7 @@ class PretrainPlan:
             raise EdgeError(
                 "mask_share and channel_share are both 0 in the recipe; nothing would be hidden: raise one."
             )
-        if self.loss not in LOSSES:
-            raise EdgeError(f"Unknown loss {self.loss!r}; choose one of {', '.join(LOSSES)}.")
+        one_of(self, "loss", LOSSES)
 
 
 @dataclass(frozen=True)
@@ -105,8 +93,8 @@ class HeadPlan:
     learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
-        _check(self, 2, "probe_windows", "batch")
-        _check(self, 0, "finetune_steps", "learning_rate")
+        at_least(self, 2, "probe_windows", "batch")
+        at_least(self, 0, "finetune_steps", "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -137,10 +125,12 @@ class FoundationRecipe:
         return sha256_of(self.to_dict())
 
 
+RECIPES = "embridge_edge.recipes.foundation"
+
+
 def shipped_foundation_recipes() -> list[str]:
     """Names of the foundation recipes that come with the package."""
-    folder = files("embridge_edge.recipes.foundation")
-    return sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
+    return shipped_tables(RECIPES)
 
 
 def find_foundation_recipe(name: str) -> FoundationRecipe:
@@ -149,22 +139,11 @@ def find_foundation_recipe(name: str) -> FoundationRecipe:
     Raises:
         EdgeError: no such recipe, no TOML, an unknown key or a value of the wrong type; the allowed ones are listed.
     """
-    shipped = shipped_foundation_recipes()
-    if name in shipped:
-        text = files("embridge_edge.recipes.foundation").joinpath(f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8", errors="replace")
-    else:
-        raise EdgeError(f"Unknown foundation recipe {name!r}; choose one of {', '.join(shipped)}, or give a file.")
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise EdgeError(f"Recipe {name} is not valid TOML: {error}.") from None
-    recipe: FoundationRecipe = from_table(FoundationRecipe, table, f"Recipe {name}")
+    recipe: FoundationRecipe = build(FoundationRecipe, read_table(RECIPES, name, "foundation recipe"), f"Recipe {name}")
     return recipe
 
 
 def foundation_recipe_from_dict(stored: Mapping[str, Any]) -> FoundationRecipe:
     """The recipe that `FoundationRecipe.to_dict` stored in an artifact."""
-    recipe: FoundationRecipe = from_table(FoundationRecipe, stored, "The stored recipe")
+    recipe: FoundationRecipe = build(FoundationRecipe, stored, "The stored recipe")
     return recipe

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.tables import at_least
 
 LOSSES = ("mse", "smooth_l1")
 """Losses of the masked pre-training."""
@@ -32,9 +33,8 @@ class FoundationShape:
     moments: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("blocks", 1), ("heads", 1), ("harmonics", 1), ("moments", 0)):
-            if getattr(self, name) < least:
-                raise EdgeError(f"{name} is {getattr(self, name)} in the recipe; give {least} or more.")
+        at_least(self, 1, "width", "blocks", "heads", "harmonics")
+        at_least(self, 0, "moments")
         if self.width % self.heads:
             raise EdgeError(f"width {self.width} is no multiple of heads {self.heads}; change the recipe's [encoder].")
         if not 10.0 <= self.patch_ms <= 1000.0:

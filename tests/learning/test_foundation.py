@@ -259,7 +259,7 @@ def test_paper_size_has_between_three_and_four_million_parameters() -> None:
         ('name = "x"\nwidth = 3', "unknown key 'width'; choose from name, signal, encoder, pretrain, head"),
         ('name = "x"\n[encoder]\ndepth = 3', "encoder: unknown key 'depth'; choose from patch_ms,"),
         ('name = "x"\n[pretrain]\nsteps = "many"', "'many' is not of type int"),
-        ('name = "x"\n[pretrain]\nloss = "l2"', "Unknown loss 'l2'; choose one of mse, smooth_l1"),
+        ('name = "x"\n[pretrain]\nloss = "l2"', "Unknown loss 'l2' in the recipe; choose from mse, smooth_l1"),
         ('name = "x"\n[pretrain]\nmask_share = 0.0\nchannel_share = 0', "nothing would be hidden"),
         ('name = "x"\n[pretrain]\nmask_share = 1.0', "mask_share is 1 in the recipe"),
         ('name = "x"\n[encoder]\nwidth = 10', "width 10 is no multiple of heads 4"),
