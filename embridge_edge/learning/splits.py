@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import REST
 from embridge_edge.learning.near import Near, poses_near
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.recordings.recording import GENERALIZATIONS, PARTITIONS
 from embridge_edge.recordings.store import natural
-
-REST = "rest"
-"""The gesture that comes between the others."""
 
 EMG2POSE_SPLITS: Mapping[str, str] = {
     "emg2pose_user": "user",
@@ -24,6 +23,17 @@ EMG2POSE_SPLITS: Mapping[str, str] = {
     "emg2pose_user_stage": "user_stage",
 }
 """Splits that come with a data set, by what its test recordings are new in (`generalization` in emg2pose's metadata.csv)."""
+
+SPLIT_NEEDS: Mapping[str, str] = {
+    "session": "a wearer with two sessions",
+    "wearer": "two wearers",
+    "day": "a wearer with recordings of two known days",
+    "repetition": "a gesture that is repeated within a session",
+    "emg2pose_user": "the metadata.csv of emg2pose, with test recordings of held-out users",
+    "emg2pose_stage": "the metadata.csv of emg2pose, with test recordings of held-out stages",
+    "emg2pose_user_stage": "the metadata.csv of emg2pose, with test recordings of held-out users in held-out stages",
+}
+"""What recordings must hold for each split of `make_splits`."""
 
 Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.int64]
@@ -71,6 +81,16 @@ def possible_splits(windows: WindowSet) -> list[str]:
             "These recordings allow no split: one session without repetitions; record a second session, or train on all "
             "of it with --split none."
         )
+    return found
+
+
+def allowed_splits(windows: WindowSet) -> list[str]:
+    """The splits that can be made of a data set, useful or not."""
+    found = []
+    for name in SPLIT_NEEDS:
+        with contextlib.suppress(EdgeError):
+            make_splits(windows, name)
+            found.append(name)
     return found
 
 

@@ -152,11 +152,11 @@ def _judge(
 
     from embridge_edge.learning.baselines import baseline_answers
     from embridge_edge.learning.judge import answer, judge
+    from embridge_edge.verbs.seen import refuse_leak
     from embridge_edge.verbs.workflow import (
         choose_split,
         job_for,
         read_windows,
-        refuse_leak,
         refuse_nothing_to_judge,
         refuse_other_chain,
     )

@@ -87,7 +87,8 @@ class Work:
         from embridge_edge.learning.splits import make_splits
         from embridge_edge.learning.windows import WindowSet
         from embridge_edge.model.checkpoint import load_checkpoint
-        from embridge_edge.verbs.workflow import job_for, refuse_leak, refuse_nothing_to_judge
+        from embridge_edge.verbs.seen import refuse_leak
+        from embridge_edge.verbs.workflow import job_for, refuse_nothing_to_judge
 
         workspace = Workspace(self.folder, self.progress)
         windows = WindowSet.load(self.folder / "windows")

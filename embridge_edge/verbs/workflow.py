@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
@@ -50,17 +48,6 @@ _VERSIONED = (
 )
 
 NORMALISATION_WINDOWS = 20_000
-
-SPLIT_NEEDS: Mapping[str, str] = {
-    "session": "a wearer with two sessions",
-    "wearer": "two wearers",
-    "day": "a wearer with recordings of two known days",
-    "repetition": "a gesture that is repeated within a session",
-    "emg2pose_user": "the metadata.csv of emg2pose, with test recordings of held-out users",
-    "emg2pose_stage": "the metadata.csv of emg2pose, with test recordings of held-out stages",
-    "emg2pose_user_stage": "the metadata.csv of emg2pose, with test recordings of held-out users in held-out stages",
-}
-"""What recordings must hold for each split of `learning.splits.make_splits`."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +195,7 @@ def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split 
     Raises:
         EdgeError: the data do not allow it; names those that they allow.
     """
-    from embridge_edge.learning.splits import SplitLeaks, make_splits, possible_splits
+    from embridge_edge.learning.splits import SPLIT_NEEDS, SplitLeaks, allowed_splits, make_splits, possible_splits
 
     if name == "none":
         return None
@@ -223,18 +210,6 @@ def choose_split(windows: WindowSet, name: str | None, recipe: Recipe) -> Split 
         raise EdgeError(
             f"--split {chosen} needs {SPLIT_NEEDS[chosen]}, which these recordings lack; {instead}."
         ) from None
-
-
-def allowed_splits(windows: WindowSet) -> list[str]:
-    """The splits that can be made of a data set, useful or not."""
-    from embridge_edge.learning.splits import make_splits
-
-    found = []
-    for name in SPLIT_NEEDS:
-        with contextlib.suppress(EdgeError):
-            make_splits(windows, name)
-            found.append(name)
-    return found
 
 
 def train_checkpoint(
@@ -258,7 +233,7 @@ def train_checkpoint(
     plan = shortened(recipe.train, share, len(job.train))
     if supervised:
         plan = replace(plan, pose_steps=0, masked_steps=0, pose_weight=0.0, label_weight=1.0)
-    shape = teacher_shape(job.windows, recipe.teacher)
+    shape = teacher_shape(job.windows.chain, len(job.windows.gestures), recipe.teacher)
     network = train_teacher(job.windows, job.train, shape, plan, job.library, run, start, job.unlabelled)
     poses = None if supervised else pose_embeddings(network, job.library, job.windows.gestures)
     labels = network.labels if plan.label_weight else None
@@ -386,62 +361,18 @@ def _heads(
 
 
 def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> dict[str, Any]:
-    """What made a checkpoint, and which donnings and wearers it has seen (as hashes: names stay with the recordings).
+    """What made a checkpoint, and whom and what it has seen (`seen_by`)."""
+    from embridge_edge.verbs.seen import seen_by
 
-    Of a donning that a split by repetition shares out, an entry "hash:gesture:1,3,4" of `seen_sessions` says which
-    repetitions of a gesture have been seen.
-    """
-    import numpy as np
-
-    windows = job.windows
     return {
         "recipe": recipe.to_dict(),
         "recipe_sha256": recipe.sha256,
         "parents": list(parents),
         "seed": seed,
         "split": "none" if job.split is None else job.split.name,
-        "seen_sessions": _seen_sessions(job),
-        "seen_wearers": sorted(
-            {short_hash(windows.wearer_names[index]) for index in np.unique(windows.wearers[job.train])}
-        ),
-        "seen_stages": sorted(
-            {short_hash(windows.stage_names[index]) for index in np.unique(windows.stages[job.train])}
-            - {short_hash("")}
-        ),
+        **seen_by(job),
         "versions": versions(),
     }
-
-
-def _seen_sessions(job: Job) -> list[str]:
-    import numpy as np
-
-    from embridge_edge.learning.splits import repeated_gestures
-
-    windows = job.windows
-    hashes = [short_hash(name) for name in windows.session_names]
-    seen = {hashes[session] for session in np.unique(windows.sessions[job.train])}
-    if job.split is None or job.split.name != "repetition":
-        return sorted(seen)
-    numbers: dict[tuple[int, int], set[int]] = {}
-    owners = repeated_gestures(windows)[job.train]
-    low, high = windows.lowest_repetitions[job.train], windows.highest_repetitions[job.train]
-    table = np.stack([windows.sessions[job.train], owners, low, high])
-    for session, gesture, first, last in np.unique(table[:, owners >= 0], axis=1).T.tolist():
-        numbers.setdefault((session, gesture), set()).update(range(max(1, first), last + 1))
-    partly = {hashes[session] for session, _ in numbers}
-    return sorted(
-        (seen - partly)
-        | {
-            f"{hashes[session]}:{windows.gestures[gesture]}:{','.join(map(str, sorted(own)))}"
-            for (session, gesture), own in numbers.items()
-            if own
-        }
-    )
-
-
-def short_hash(name: str) -> str:
-    """Stands for a session's or wearer's name inside an artifact."""
-    return hashlib.sha256(name.encode()).hexdigest()[:10]
 
 
 def versions() -> dict[str, str]:
@@ -466,78 +397,3 @@ def refuse_nothing_to_judge(job: Job) -> None:
             f"The test side of --split {job.split.name if job.split else 'none'} has no window with a gesture or a tracked "
             "pose; choose another --split, or hold gestures for longer than window and guard together."
         )
-
-
-def refuse_leak(stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
-    """Refuse to judge a model on windows that it was trained on.
-
-    Raises:
-        EdgeError: the test side holds sessions (for `wearer`: wearers, for `repetition`: repetitions, for those of emg2pose:
-            what is held out by their name) that the model has seen.
-    """
-    if split.name == "repetition":
-        _refuse_seen_repetitions(stored, windows, split)
-        return
-    for what in HELD_OUT_BY.get(split.name, ("sessions",)):
-        _refuse_seen(what, stored, windows, split)
-
-
-HELD_OUT_BY: Mapping[str, tuple[str, ...]] = {
-    "wearer": ("wearers",),
-    "emg2pose_user": ("wearers",),
-    "emg2pose_stage": ("stages",),
-    "emg2pose_user_stage": ("wearers", "stages"),
-}
-"""What no training window has of a split's test windows, where that is not their session."""
-
-
-def _refuse_seen(what: str, stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
-    import numpy as np
-
-    if what == "stages" and "seen_stages" not in stored:
-        what = "sessions"  # of a model that was made before stages were noted
-    seen = {entry.partition(":")[0] for entry in stored.get(f"seen_{what}", ())}
-    names, index = {
-        "wearers": (windows.wearer_names, windows.wearers),
-        "sessions": (windows.session_names, windows.sessions),
-        "stages": (windows.stage_names, windows.stages),
-    }[what]
-    leaked = [names[place] for place in np.unique(index[split.test]) if short_hash(names[place]) in seen]
-    if leaked:
-        trained = stored.get("split")
-        possible = trained != split.name and trained in allowed_splits(windows)
-        raise EdgeError(
-            f"This model was trained with --split {trained} and has seen {len(leaked)} of the test "
-            f"{what} of --split {split.name} ({leaked[0]} …); "
-            + (f"check it with --split {trained}, or " if possible else "")
-            + f"train one with --split {split.name} on these recordings."
-        )
-
-
-def _refuse_seen_repetitions(stored: dict[str, Any], windows: WindowSet, split: Split) -> None:
-    import numpy as np
-
-    from embridge_edge.learning.splits import repeated_gestures
-
-    seen: dict[tuple[str, str], set[int]] = {}  # without a gesture: the whole session
-    for entry in stored.get("seen_sessions", ()):
-        session, _, rest = entry.partition(":")
-        gesture, _, listed = rest.rpartition(":")
-        numbers = [int(number) for number in listed.split(",") if number]
-        # One alone stands for all up to it, as earlier versions wrote it.
-        seen.setdefault((session, gesture), set()).update(range(1, numbers[0] + 1) if len(numbers) == 1 else numbers)
-    owners = np.where(split.test, repeated_gestures(windows), -1)
-    table = np.stack([windows.sessions, owners, windows.lowest_repetitions, windows.highest_repetitions])[
-        :, owners >= 0
-    ]
-    for session, gesture, first, last in np.unique(table, axis=1).T.tolist():
-        name = windows.session_names[session]
-        place = short_hash(name)
-        known = seen.get((place, windows.gestures[gesture]), set())
-        repetition = next((number for number in range(first, last + 1) if number in known), first)
-        if (place, "") in seen or repetition in known:
-            raise EdgeError(
-                f"This model was trained with --split {stored.get('split')} and has seen repetition {repetition} of "
-                f"{windows.gestures[gesture]!r} in {name} …, which --split repetition tests; check it on the recordings that "
-                "it was trained on with its own split, or train one with --split repetition on these."
-            )

@@ -29,7 +29,8 @@ from embridge_edge.learning.splits import (
 from embridge_edge.learning.windows import WindowSet, chunks
 from embridge_edge.recipe import find_recipe
 from embridge_edge.recordings.recording import Recording
-from embridge_edge.verbs.workflow import Job, provenance, refuse_leak
+from embridge_edge.verbs.seen import refuse_leak
+from embridge_edge.verbs.workflow import Job, provenance
 
 WINDOW, HOP = 40, 10
 

@@ -8,11 +8,12 @@ import pytest
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import read_library
-from embridge_edge.learning.splits import make_splits, training_windows
+from embridge_edge.learning.splits import SPLIT_NEEDS, allowed_splits, make_splits, training_windows
 from embridge_edge.learning.windows import WindowSet, cut_windows
 from embridge_edge.recipe import SPLITS, WindowPlan, find_recipe
 from embridge_edge.recordings.recording import Recording
-from embridge_edge.verbs.workflow import SPLIT_NEEDS, Job, allowed_splits, choose_split, provenance, refuse_leak
+from embridge_edge.verbs.seen import refuse_leak
+from embridge_edge.verbs.workflow import Job, choose_split, provenance
 
 RECIPE = find_recipe("armband-m4")
 
