@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from embridge_edge.learning.paired import Summary
+from embridge_edge.learning.paired import Difference, Summary
 from embridge_edge.report import pictures, reading, words
 from embridge_edge.report.benchmark_pictures import MOST_LINES, Curve, curves
 from embridge_edge.report.benchmark_reading import RIVAL, Benchmark, group_name, notes_of
@@ -37,29 +37,48 @@ def verdict_of(benchmark: Benchmark) -> Verdict:
     """Whether EMBridge is above CPEP on unseen gestures, and the numbers that everybody asks for."""
     group = benchmark.groups()[0]
     about = benchmark.subject if benchmark.subject in benchmark.arms else next(iter(benchmark.arms))
-    found = [
-        one
+    found = {
+        group: one
+        for group in benchmark.groups()
         for one in benchmark.differences(group, "zs_unseen")
         if (one.arm, one.reference) == (benchmark.subject, RIVAL)
-    ]
+    }
     headline, tone, sentence = f"{words.count(len(benchmark.arms), 'arm')} compared", "quiet", ""
     if found:
-        one = found[0]
-        names = benchmark.arms[benchmark.subject], benchmark.arms[RIVAL]
-        headline = {
-            "above": f"{names[0]} is above {names[1]} on unseen gestures",
-            "below": f"{names[0]} is below {names[1]} on unseen gestures",
-            "no difference": f"No difference between {names[0]} and {names[1]} on unseen gestures",
-        }.get(one.verdict, "Too few wearers for a verdict")
-        tone = {"above": "good", "below": "bad"}.get(one.verdict, "warn")
-        sentence = f"Zero-shot among the unseen, {group_name(group)}: {signed(one.value)} {interval_text(one)}, over "
-        sentence += f"{words.count(one.wearers, 'wearer')} and {words.count(one.seeds, 'seed')}."
+        headline = _claim(found, benchmark.arms[benchmark.subject], benchmark.arms[RIVAL])
+        verdicts = {one.verdict for one in found.values()}
+        tone = "bad" if "below" in verdicts else "good" if verdicts == {"above"} else "warn"
+        parts = [
+            f"{group_name(group)} {signed(one.value)} {interval_text(one)} over {words.count(one.wearers, 'wearer')} and "
+            f"{words.count(one.seeds, 'seed')}"
+            for group, one in found.items()
+        ]
+        sentence = f"Zero-shot among the unseen: {'; '.join(parts)}."
     tiles = []
     for metric, title in COLUMNS.items():
         found_cell = summary_cell(benchmark.summary(about, group, metric))
         if found_cell is not NONE:
             tiles.append(Tile(title, found_cell.text, f"{benchmark.arms[about]}, {group_name(group)}"))
     return Verdict(headline, _tone(tone), sentence, tuple(tiles[:4]), None)
+
+
+def _claim(found: Mapping[str, Difference], subject: str, rival: str) -> str:
+    """What the differences of all groups say together; where they do not say the same, by group."""
+    said = {
+        "above": f"{subject} is above {rival}",
+        "below": f"{subject} is below {rival}",
+        "no difference": f"no difference between {subject} and {rival}",
+        "too few wearers": "too few wearers for a verdict",
+    }
+    by_verdict: dict[str, list[str]] = {}
+    for group, one in found.items():
+        by_verdict.setdefault(one.verdict, []).append(group_name(group))
+    parts = [said[verdict] for verdict in by_verdict]
+    if len(by_verdict) > 1:
+        parts = [f"{said[verdict]} for {' and '.join(groups)}" for verdict, groups in by_verdict.items()]
+    seeds = "" if max(one.seeds for one in found.values()) > 1 else ", by one seed"
+    text = f"{'; '.join(parts)} on unseen gestures{seeds}"
+    return text[0].upper() + text[1:]
 
 
 def _tone(text: str) -> Tone:
