@@ -18,7 +18,7 @@ twenty-two (days averaged, mean over wearers), and paired differences over weare
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations as pairs_of
 from pathlib import Path
@@ -27,8 +27,9 @@ import numpy as np
 
 from embridge_edge.features.catalogue import TIME_DOMAIN
 from embridge_edge.features.extraction import columns_at
+from embridge_edge.gestures import AND, REST
 from embridge_edge.learning.baselines import lda_rows
-from embridge_edge.learning.combinations import EFFORT, draw_pairs, mixed_batch, read_combinations
+from embridge_edge.learning.combinations import EFFORT, PairSampler, mixed_batch
 from embridge_edge.learning.evaluation import Score, averaged
 from embridge_edge.learning.paired import paired_difference, summary
 from embridge_edge.learning.scores import balanced_accuracy
@@ -63,6 +64,11 @@ class Day:
     raw: np.ndarray
     motions: np.ndarray
     trials: np.ndarray
+
+
+def motions_of(folder: Path) -> list[str]:
+    """The data set's motions: rest, seven single ones, fourteen combinations."""
+    return list(next(recording.gestures for recording in read_recordings(folder) if recording.gestures))
 
 
 def days_of(folder: Path, motions: Sequence[str]) -> list[Day]:
@@ -114,13 +120,14 @@ def judge(day: Day, seed: int, triples: list[tuple[int, int, int]], has: np.ndar
     x, asked, truth = features(raw), features(day.raw[last]), day.motions[last]
 
     def mixed(effort: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-        drawn = draw_pairs(motions, np.zeros(len(motions), np.int64), triples, MIXTURES * len(triples), 0, seed, effort)
+        donnings = np.zeros(len(motions), np.int64)
+        drawn = PairSampler(motions, donnings, triples, seed, effort).draw(0, MIXTURES * len(triples))
         parts = raw[drawn.first], raw[drawn.second]
         made = mixed_batch(*parts, rest, drawn.first_effort, drawn.second_effort)
         return np.concatenate([x, features(made)]), np.append(motions, drawn.labels)
 
     def averaged_windows() -> tuple[np.ndarray, np.ndarray]:
-        drawn = draw_pairs(motions, np.zeros(len(motions), np.int64), triples, MIXTURES * len(triples), 0, seed)
+        drawn = PairSampler(motions, np.zeros(len(motions), np.int64), triples, seed).draw(0, MIXTURES * len(triples))
         made = (raw[drawn.first] + raw[drawn.second]) / 2
         return np.concatenate([x, features(made)]), np.append(motions, drawn.labels)
 
@@ -145,12 +152,10 @@ def judge(day: Day, seed: int, triples: list[tuple[int, int, int]], has: np.ndar
     return found
 
 
-def print_composition(
-    days: list[Day], made_of: Mapping[str, Sequence[str]], triples: list[tuple[int, int, int]]
-) -> None:
+def print_composition(days: list[Day], motions: Sequence[str], triples: list[tuple[int, int, int]]) -> None:
     """How near the power of each combination is to the sum of its parts', among all pairs of singles."""
-    print("| motion | parts | power, of the parts' together | rank of the pair among 21 |\n|---|---|---:|---:|")
-    motions, candidates = list(made_of), list(pairs_of(range(1, 8), 2))
+    print("| motion | power, of the parts' together | rank of the pair among 21 |\n|---|---:|---:|")
+    candidates = list(pairs_of(range(1, 8), 2))
     for one, other, label in triples:
         ratios, ranks = [], []
         for day in days:
@@ -162,10 +167,7 @@ def print_composition(
             here = candidates.index((min(one, other), max(one, other)))
             ratios.append(log_gap[here].mean())
             ranks.append(int(np.flatnonzero(order == here)[0]) + 1)
-        motion = motions[label]
-        print(
-            f"| {motion} | {' and '.join(made_of[motion])} | {np.exp(np.median(ratios)):.2f} | {np.median(ranks):g} |"
-        )
+        print(f"| {motions[label]} | {np.exp(np.median(ratios)):.2f} | {np.median(ranks):g} |")
 
 
 def main() -> None:
@@ -173,16 +175,15 @@ def main() -> None:
     arguments.add_argument("data", type=Path)
     arguments.add_argument("--seeds", type=int, default=3)
     asked = arguments.parse_args()
-    made_of = {"rest": (), "flexion": ("flexion",), **read_combinations("longterm-shift")}
-    motions = list(made_of)
-    parts = sorted(
-        {part for of in made_of.values() for part in of}, key=[of[0] if of else "" for of in made_of.values()].index
-    )
+    motions = motions_of(asked.data)
+    made_of = {motion: motion.split(AND) if motion != REST else [] for motion in motions}
+    parts = [motion for motion, of in made_of.items() if len(of) == 1]
     has = np.array([[part in of for part in parts] for of in made_of.values()])
-    single = {of[0]: place for place, of in enumerate(made_of.values()) if len(of) == 1}
-    triples = [(single[of[0]], single[of[1]], place) for place, of in enumerate(made_of.values()) if len(of) == 2]
+    triples = [
+        (motions.index(of[0]), motions.index(of[1]), place) for place, of in enumerate(made_of.values()) if len(of) == 2
+    ]
     days = days_of(asked.data, motions)
-    print_composition(days, made_of, triples)
+    print_composition(days, motions, triples)
     scores = averaged(row for seed in range(asked.seeds) for day in days for row in judge(day, seed, triples, has))
     metrics = list(dict.fromkeys(row.metric for row in scores))
     print(

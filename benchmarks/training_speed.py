@@ -48,7 +48,7 @@ def seconds_per_step(stage: str, windows: WindowSet, recipe: Recipe, steps: int)
     """Clock time of one step, and the parameters that it trains."""
     changed = arm_recipe(recipe, stage) if stage in ("cpep", "qformer", "embridge") else recipe
     plan = replace(changed.train, pose_steps=steps, masked_steps=steps, steps=steps)
-    shape = teacher_shape(windows, changed.teacher)
+    shape = teacher_shape(windows.chain, len(windows.gestures), changed.teacher)
     teacher, run = new_teacher(shape, 0), Run(0)
     which = training_windows(windows, None)
 
@@ -60,7 +60,7 @@ def seconds_per_step(stage: str, windows: WindowSet, recipe: Recipe, steps: int)
         elif stage == "masked EMG":
             pretrain_emg(teacher.emg, windows, which, own, run)
         else:
-            align(teacher, windows, which, own, run)
+            align(teacher, windows, which, own, read_library(), run)
         return time.perf_counter() - began
 
     trained = {"masked poses": teacher.pose, "masked EMG": teacher.emg}.get(stage, teacher)
@@ -71,7 +71,7 @@ def seconds_per_step(stage: str, windows: WindowSet, recipe: Recipe, steps: int)
 
 def plain_seconds_per_step(windows: WindowSet, recipe: Recipe, steps: int) -> tuple[float, int]:
     """The same for torch's own encoder on ready inputs."""
-    shape = teacher_shape(windows, recipe.teacher)
+    shape = teacher_shape(windows.chain, len(windows.gestures), recipe.teacher)
     tokens, width = shape.steps // shape.patch, shape.emg_width
     layer = nn.TransformerEncoderLayer(
         width, shape.heads, FEED_FORWARD * width, 0.0, batch_first=True, norm_first=True, activation="relu"

@@ -41,6 +41,29 @@ FULL_FLEXION_RAD: Mapping[str, float] = {
 }
 """Joint angles of a fully curled finger: the ranges of active motion of the AAOS (1965), rounded to a degree."""
 
+# The active range of motion of the AAOS (1965), a little wider for abduction, where people vary.
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "thumb_cmc_fe": (-0.4, 0.9),
+    "thumb_cmc_aa": (-0.3, 1.2),
+    "thumb_mcp_fe": (-0.2, 1.0),
+    "thumb_ip_fe": (-0.3, 1.5),
+    **{f"{finger}_mcp_aa": (-0.45, 0.45) for finger in FINGERS[1:]},
+    **{f"{finger}_mcp_fe": (-0.5, 1.62) for finger in FINGERS[1:]},
+    **{f"{finger}_pip_fe": (-0.05, 1.85) for finger in FINGERS[1:]},
+    **{f"{finger}_dip_fe": (-0.1, 1.35) for finger in FINGERS[1:]},
+    "wrist_flexion": (-1.22, 1.40),
+    "wrist_deviation": (-0.38, 0.60),
+    "wrist_pronation": (-1.45, 1.45),
+}
+POSE_LIMITS_RAD = np.array([_LIMITS[name] for name in POSE])
+"""Lowest and highest angle, float64 `[23, 2]`, radians."""
+
+REST = "rest"
+"""The gesture that comes between the others."""
+
+AND = "+"
+"""Joins the parts of a combination into its name: "flexion+pronation"."""
+
 ATTRIBUTES: Mapping[str, str] = {
     "flexors": "the palmar muscles pull: the wrist bends forward, or fingers close",
     "extensors": "the dorsal muscles pull: the wrist bends back, or a finger stands out against others",
@@ -87,9 +110,26 @@ class GestureLibrary:
 
     gestures: Mapping[str, Gesture]
 
+    def gesture(self, name: str) -> Gesture | None:
+        """A gesture, or None where the library does not know it.
+
+        A combination of known ones, "flexion+pronation", needs no entry: its pose has the excursions of all its parts from
+        rest (`combined_poses`), its attributes are those of all.
+        """
+        parts = name.split(AND)
+        if name in self.gestures or len(parts) == 1:
+            return self.gestures.get(name)
+        known = [self.gestures[part] for part in parts if part in self.gestures]
+        if REST not in self.gestures or len(known) < len(parts):
+            return None
+        pose = known[0].pose
+        for part in known[1:]:
+            pose = combined_poses(pose, part.pose, self.gestures[REST].pose)
+        return Gesture(name, pose, tuple(dict.fromkeys(word for part in known for word in part.attributes)))
+
     def pose(self, name: str) -> PoseArray | None:
         """The canonical pose of a gesture, float32 `[23]` in radians, or None where the library does not know it."""
-        gesture = self.gestures.get(name)
+        gesture = self.gesture(name)
         return None if gesture is None else gesture.pose
 
     def poses(self, names: Sequence[str]) -> PoseArray:
@@ -111,15 +151,25 @@ class GestureLibrary:
         Raises:
             EdgeError: the library lacks one of `names`.
         """
-        unknown = [name for name in names if name not in self.gestures]
+        found = [self.gesture(name) for name in names]
+        unknown = [name for name, gesture in zip(names, found, strict=True) if gesture is None]
         if unknown:
             raise EdgeError(
                 f"No attributes are known for {', '.join(unknown)}; give each a table with attributes in a gesture library."
             )
-        own = [self.gestures[name].attributes for name in names]
+        own = [gesture.attributes for gesture in found if gesture is not None]
         vocabulary = tuple(dict.fromkeys(attribute for attributes in own for attribute in attributes))
         rows = [[attribute in attributes for attribute in vocabulary] for attributes in own]
         return vocabulary, np.array(rows, bool).reshape(len(names), len(vocabulary))
+
+
+def combined_poses(first: PoseArray, second: PoseArray, rest: PoseArray) -> PoseArray:
+    """Poses of combinations: the joints' excursions from rest add up, and end at the limits of active motion.
+
+    Args:
+        first, second: float32 `[..., 23]`, radians. rest: float32 `[23]`, the resting pose. NaN stays NaN.
+    """
+    return np.asarray(np.clip(first + second - rest, POSE_LIMITS_RAD[:, 0], POSE_LIMITS_RAD[:, 1]), np.float32)
 
 
 def read_library(path: Path | None = None) -> GestureLibrary:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
-from pathlib import Path
+from itertools import chain
 from typing import Any, Literal
 
 from embridge_edge.artifacts import sha256_of
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
-from embridge_edge.tables import build
+from embridge_edge.tables import at_least, build, changed, one_of, read_table, shipped_tables
 
 SPLITS = ("session", "wearer", "day", "repetition", "emg2pose_user", "emg2pose_stage", "emg2pose_user_stage")
 
 
-def _at_least(plan: object, least: float, *names: str) -> None:
-    """Refuse a number, or one in a list, that is too small to mean anything."""
-    for name in names:
-        value = getattr(plan, name)
-        if any(one < least for one in (value if isinstance(value, tuple) else (value,))):
-            raise EdgeError(f"{name} is {value} in the recipe; give {least:g} or more.")
-
-
-def _one_of(plan: object, name: str, choices: tuple[str, ...]) -> None:
-    if getattr(plan, name) not in choices:
-        raise EdgeError(f"Unknown {name} {getattr(plan, name)!r} in the recipe; choose from {', '.join(choices)}.")
-
-
 def _check_training(plan: TrainPlan | DistillPlan) -> None:
-    _at_least(plan, 2, "batch")
-    _at_least(plan, 0, "gain_jitter", "channel_jitter", "rotation", "noise", "channel_drop", "label_smoothing")
+    at_least(plan, 2, "batch")
+    at_least(plan, 0, "gain_jitter", "channel_jitter", "rotation", "noise", "channel_drop", "label_smoothing")
     if plan.most_passes is not None and plan.most_passes <= 0:
         raise EdgeError(f"most_passes is {plan.most_passes:g} in the recipe; give a number above 0.")
     if isinstance(plan, TrainPlan) and plan.temperature <= 0:
@@ -49,15 +35,25 @@ class WindowPlan:
         hold_out_gestures: gestures that no training step sees; they are judged by their pose alone.
         near_rad: leave out of training what comes this near to a held-out gesture's canonical pose, too, as the root mean
             square over the known angles; 0 leaves nothing out.
+        gestures_from: "labels", or "stages" of the protocol, as emg2pose has them: each a gesture, or a group of `stage_groups`.
+        stage_groups: stages by group; a stage in none has no gesture.
     """
 
     guard_ms: float = 300.0
     ramp_ms: float = 300.0
     hold_out_gestures: tuple[str, ...] = ()
     near_rad: float = 0.0
+    gestures_from: Literal["labels", "stages"] = "labels"
+    stage_groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "guard_ms", "ramp_ms", "near_rad")
+        at_least(self, 0, "guard_ms", "ramp_ms", "near_rad")
+        one_of(self, "gestures_from", ("labels", "stages"))
+        twice = [stage for stage, count in Counter(chain(*self.stage_groups.values())).items() if count > 1]
+        if twice:
+            raise EdgeError(f"stage_groups has the stage {twice[0]!r} twice in the recipe; name each once.")
+        if self.stage_groups and self.gestures_from != "stages":
+            raise EdgeError('stage_groups needs gestures_from = "stages" in the recipe.')
 
 
 @dataclass(frozen=True)
@@ -86,9 +82,9 @@ class TeacherPlan:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
-        _at_least(self, 1, "embedding")
-        _one_of(self, "readout", ("queries", "cls", "mean"))
+        at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
+        at_least(self, 1, "embedding")
+        one_of(self, "readout", ("queries", "cls", "mean"))
         if not 0 <= self.dropout < 1:
             raise EdgeError(f"dropout is {self.dropout:g} in the recipe; give 0 or more and less than 1.")
 
@@ -124,7 +120,7 @@ class TrainPlan(Augmentation):
     """How the teacher learns: masked pre-training of both towers, then alignment by
 
         pose_weight · InfoNCE + soft_weight · (CASCLe or what stands in its place) + reconstruct_weight · MPRL
-        + label_weight · cross-entropy + regression_weight · squared error of the angles.
+        + label_weight · cross-entropy + regression_weight · (1 − cosine to the pose's embedding).
 
     The first three are the paper's; its α, λ, τ, τ_s, N_c, k_c, mask share and learning rate are unknown.
 
@@ -150,7 +146,9 @@ class TrainPlan(Augmentation):
         soft_self: whether CASCLe's softmax over the batch keeps the pair itself in its denominator.
         reconstruct_weight: λ of the masked pose reconstruction. reconstruct_mask_share: share of pose frames hidden in it.
         label_weight, label_smoothing: cross-entropy of a linear head on the labels.
-        regression_weight: squared error of joint angles that a linear layer reads from the embedding (no part of the paper).
+        regression_weight: of 1 − cosine to the pose's embedding (no part of the paper).
+        mix_share: share of an alignment batch that is made of mixtures: windows of two gestures at once, from a window of each
+            (learning/combinations.py). They need labels and rest.
     """
 
     pose_steps: int = 300
@@ -182,21 +180,24 @@ class TrainPlan(Augmentation):
     label_weight: float = 1.0
     label_smoothing: float = 0.05
     regression_weight: float = 0.0
+    mix_share: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "pose_steps", "masked_steps", "steps", "learning_rate", "weight_decay")
-        _at_least(self, 0, "pose_weight", "label_weight", "soft_weight", "reconstruct_weight", "regression_weight")
-        _at_least(self, 1, "accumulate", "communities", "nearest_communities")
+        at_least(self, 0, "pose_steps", "masked_steps", "steps", "learning_rate", "weight_decay")
+        at_least(self, 0, "pose_weight", "label_weight", "soft_weight", "reconstruct_weight", "regression_weight")
+        at_least(self, 1, "accumulate", "communities", "nearest_communities")
         _check_training(self)
-        _one_of(self, "soft_targets", SOFT_TARGETS)
-        _one_of(self, "precision", ("32", "bf16"))
-        _one_of(self, "draw_over", ("gestures", "wearers"))
+        one_of(self, "soft_targets", SOFT_TARGETS)
+        one_of(self, "precision", ("32", "bf16"))
+        one_of(self, "draw_over", ("gestures", "wearers"))
         if not 0 < self.mask_share < 1:
             raise EdgeError(f"mask_share is {self.mask_share:g} in the recipe; give a share between 0 and 1.")
         if not 0 < self.reconstruct_mask_share <= 1:
             raise EdgeError(
                 f"reconstruct_mask_share is {self.reconstruct_mask_share:g} in the recipe; give a share above 0, up to 1."
             )
+        if not 0 <= self.mix_share < 1:
+            raise EdgeError(f"mix_share is {self.mix_share:g} in the recipe; give 0 or more and less than 1.")
         if self.soft_temperature <= 0:
             raise EdgeError(f"soft_temperature is {self.soft_temperature:g} in the recipe; give a number above 0.")
         if self.nearest_communities > self.communities:
@@ -216,7 +217,7 @@ class StudentPlan:
     queries: int = 4
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "widths", "kernels", "strides", "queries")
+        at_least(self, 1, "widths", "kernels", "strides", "queries")
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0 or max(self.strides) > 2:
             raise EdgeError(
                 f"The student has widths {list(self.widths)}, kernels {list(self.kernels)} and strides "
@@ -244,8 +245,8 @@ class DistillPlan(Augmentation):
     teacher_windows: int = 100_000
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
-        _at_least(self, 1, "steps", "teacher_windows")
+        at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
+        at_least(self, 1, "steps", "teacher_windows")
         _check_training(self)
 
 
@@ -257,7 +258,7 @@ class QuantizePlan:
     observer: Literal["minmax", "moving_average"] = "minmax"
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "windows")
+        at_least(self, 1, "windows")
         if self.observer not in ("minmax", "moving_average"):
             raise EdgeError(f"Unknown observer {self.observer!r}; choose minmax or moving_average.")
 
@@ -282,10 +283,10 @@ class EvaluatePlan:
     parity_windows: int = 1000
 
     def __post_init__(self) -> None:
-        _at_least(self, 2, "folds")
+        at_least(self, 2, "folds")
         if not 0 < self.fold_share <= 1:
             raise EdgeError(f"fold_share is {self.fold_share:g} in the recipe; give a share above 0, up to 1.")
-        _at_least(self, 1, "probe_windows", "parity_windows")
+        at_least(self, 1, "probe_windows", "parity_windows")
         for split in self.splits:
             if split not in SPLITS:
                 raise EdgeError(f"Unknown split {split!r}; choose from {', '.join(SPLITS)}.")
@@ -334,6 +335,7 @@ class BenchmarkPlan:
         seeds: each trains everything anew.
         unseen_wearers: so many wearers, the last by name, are never trained on.
         later_share: test on this share at the end of every session, for recordings without another session; 0 takes a split.
+        days: groups of days that are judged by themselves, instead of all tested sessions of the wearers that are trained on.
         every_pair_of: hold out each pair of these gestures in turn, instead of `hold_out_gestures` at once.
         library_poses: most poses of a gesture in the zero-shot library; only poses of training wearers are in it.
         test_windows: most windows judged in each group of wearers, drawn evenly.
@@ -345,6 +347,7 @@ class BenchmarkPlan:
     seeds: tuple[int, ...] = (0, 1, 2)
     unseen_wearers: int = 0
     later_share: float = 0.0
+    days: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     every_pair_of: tuple[str, ...] = ()
     library_poses: int = 100
     test_windows: int = 20_000
@@ -352,8 +355,8 @@ class BenchmarkPlan:
     share_arms: tuple[str, ...] = ("embridge", "cpep")
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "unseen_wearers", "seeds")
-        _at_least(self, 1, "library_poses", "test_windows")
+        at_least(self, 0, "unseen_wearers", "seeds")
+        at_least(self, 1, "library_poses", "test_windows")
         for name in ("arms", "seeds"):
             chosen = getattr(self, name)
             if not chosen or len(set(chosen)) < len(chosen):
@@ -388,8 +391,8 @@ class Arm:
     start_arm: str = "embridge"
 
     def __post_init__(self) -> None:
-        _one_of(self, "kind", ("network", "lda", "ridge", "poses"))
-        _one_of(self, "start", ("own", "simulated"))
+        one_of(self, "kind", ("network", "lda", "ridge", "poses"))
+        one_of(self, "start", ("own", "simulated"))
 
 
 @dataclass(frozen=True)
@@ -419,13 +422,12 @@ class Recipe:
         return sha256_of(self.to_dict())
 
 
+RECIPES = "embridge_edge.recipes"
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml")
-        for path in files("embridge_edge.recipes").iterdir()
-        if path.name.endswith(".toml")
-    )
+    return shipped_tables(RECIPES)
 
 
 def find_recipe(name: str) -> Recipe:
@@ -450,16 +452,7 @@ def recipe_table(name: str) -> dict[str, Any]:
     Raises:
         EdgeError: no such recipe, or no TOML.
     """
-    if name in shipped_recipes():
-        text = files("embridge_edge.recipes").joinpath(f"{name}.toml").read_text("utf-8")
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8", errors="replace")
-    else:
-        raise EdgeError(f"Unknown recipe {name!r}; choose one of {', '.join(shipped_recipes())}, or give a file.")
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise EdgeError(f"Recipe {name} is not valid TOML: {error}.") from None
+    return read_table(RECIPES, name, "recipe")
 
 
 def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -471,18 +464,12 @@ def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Raises:
         EdgeError: a key that the recipe does not have, or a value of the wrong type.
     """
-    table = recipe.to_dict()
-    for place, value in changes.items():
-        section, _, key = place.partition(".")
-        if not isinstance(table.get(section), dict) or key not in table[section]:
-            raise EdgeError(f"Unknown recipe key {place!r}; write section.key, as train.steps.")
-        table[section][key] = value
-    return recipe_from_dict(table)
+    return recipe_from_dict(changed(recipe.to_dict(), changes))
 
 
 def arms_of(recipe: Recipe) -> dict[str, Arm]:
     """Every arm that the recipe can name: those that are shipped (`arms.toml`), and its own in their place or beside them."""
-    table = tomllib.loads(files("embridge_edge").joinpath("arms.toml").read_text("utf-8"))
+    table = read_table("embridge_edge", "arms", "table of arms")
     shipped = {name: build(Arm, arm, f"Arm {name}") for name, arm in table.items()}
     return {**shipped, **recipe.arms}
 

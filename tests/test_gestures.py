@@ -124,8 +124,9 @@ def test_documented_labels_of_the_shared_recordings_have_poses() -> None:
     for gesture in myo:
         assert f"'{gesture}'" in text["myo-readings"]
         assert LIBRARY.pose(gesture) is not None
-    for gesture in ("rest", "flexion"):  # M1 and M2 of longterm_shift
-        assert f"'{gesture}'" in text["longterm-shift"]
+    labels = named["longterm-shift"].labels
+    assert labels is not None and labels.names is not None and len(set(labels.names.values())) == 22
+    assert all(LIBRARY.pose(gesture) is not None for gesture in labels.names.values())
 
 
 def test_every_gesture_has_another_pose() -> None:

@@ -105,6 +105,11 @@ class SignalChain:
         return len(self.channels) * max(1, len(self.features))
 
     @property
+    def hops(self) -> int:
+        """Hops in a window: its pose has a frame for each."""
+        return max(1, self.window // self.hop)
+
+    @property
     def input_shape(self) -> tuple[int, int]:
         """Shape `[steps, columns]` of one input of the network."""
         return self.steps, self.columns
@@ -146,14 +151,18 @@ class SignalChain:
         """
         return self.normalised(self.columns_of(signal, starts))
 
+    def samples(self, signal: Samples, starts: npt.NDArray[np.int64]) -> Samples:
+        """The filtered samples of windows, before features and normalisation, float32 `[n, window, channels]`."""
+        if not len(starts):
+            return np.zeros((0, self.window, signal.shape[1]), np.float32)
+        # A window is one block of the signal; copied whole it comes four times as fast as sample by sample.
+        blocks = np.lib.stride_tricks.sliding_window_view(signal, (self.window, signal.shape[1]))[:, 0]
+        return np.asarray(blocks[starts])
+
     def columns_of(self, signal: Samples, starts: npt.NDArray[np.int64]) -> Samples:
         """`inputs` before normalisation: raw samples or features, float32 `[n, steps, columns]`."""
         if not self.features:
-            if not len(starts):
-                return np.zeros((0, self.window, signal.shape[1]), np.float32)
-            # A window is one block of the signal; copied whole it comes four times as fast as sample by sample.
-            blocks = np.lib.stride_tricks.sliding_window_view(signal, (self.window, signal.shape[1]))[:, 0]
-            return np.asarray(blocks[starts])
+            return self.samples(signal, starts)
         from embridge_edge.features.extraction import columns_at
 
         frames = (starts[:, None] + np.arange(self.steps) * self.frame).reshape(-1)

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.gestures import GestureLibrary
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
+from embridge_edge.learning.combinations import Mixtures
 from embridge_edge.learning.loop import Run, Saved, Schedule, fit
 from embridge_edge.learning.windows import WindowSet, chunks
 from embridge_edge.learning.world import World
@@ -147,7 +149,13 @@ def communities(teacher: Teacher, windows: WindowSet, which: Index, plan: TrainP
 
 
 def align(
-    teacher: Teacher, windows: WindowSet, which: Index, plan: TrainPlan, run: Run, saved: Saved | None = None
+    teacher: Teacher,
+    windows: WindowSet,
+    which: Index,
+    plan: TrainPlan,
+    library: GestureLibrary,
+    run: Run,
+    saved: Saved | None = None,
 ) -> list[float]:
     """Train the EMG side of `teacher` on the windows `which`.
 
@@ -162,13 +170,20 @@ def align(
         centroids = communities(teacher, windows, posed, plan, seed)
     sampler = EvenSampler(windows, which, seed + 2, plan.draw_over)
     alignment = Alignment(teacher, plan, centroids)
+    mixed = round(plan.mix_share * plan.batch)
+    mixtures = Mixtures(windows, which, library, seed + 6) if mixed else None
+    whole = plan.batch - mixed
+    mine = world.part(np.arange(plan.batch))  # the windows as they are come first, mixtures behind them
+    plain, made = mine[mine < whole], mine[mine >= whole] - whole
 
     def loss(step: int) -> Tensor:
-        drawn = sampler.draw(step, plan.batch)
-        x = emg_batch(windows, drawn, step, seed, shifted=plan.time_shift, world=world)
-        mine = world.part(drawn)
-        poses = world.to(torch.from_numpy(windows.poses(mine)))
-        labels = world.to(torch.from_numpy(windows.labels[mine]))
+        drawn = sampler.draw(step, whole)
+        x = emg_batch(windows, drawn, step, seed, shifted=plan.time_shift, world=world, mine=plain)
+        poses = world.to(torch.from_numpy(windows.poses(drawn[plain])))
+        labels = world.to(torch.from_numpy(windows.labels[drawn[plain]]))
+        if mixtures is not None:
+            more = (world.to(torch.from_numpy(part)) for part in mixtures.draw(step, mixed, made))
+            x, poses, labels = (torch.cat(both) for both in zip((x, poses, labels), more, strict=True))
         return alignment.loss(augmented(x, plan, windows.chain, world), poses, labels, world)
 
     schedule = Schedule(plan.steps, plan.learning_rate, plan.weight_decay, plan.accumulate)

@@ -51,17 +51,21 @@ class EvenSampler:
         return np.asarray(self._which[random.integers(self._starts[cell], self._stops[cell])])
 
 
-def emg_batch(windows: WindowSet, drawn: Index, step: int, seed: int, *, shifted: bool, world: World) -> Tensor:
+def emg_batch(
+    windows: WindowSet, drawn: Index, step: int, seed: int, *, shifted: bool, world: World, mine: Index | None = None
+) -> Tensor:
     """Inputs of the network for this process's part of a batch, `[n / processes, steps, columns]`.
 
     Args:
         drawn: int64 `[n]`, the windows of the whole batch. shifted: move each by up to a hop, where its segment allows.
+        mine: which of them are this process's, where that is not its part of `drawn`.
     """
     starts = windows.starts[drawn]
     if shifted:
         most = np.minimum(windows.slack[drawn], windows.chain.hop - 1)
         starts = starts + np.random.default_rng([seed, step, 1]).integers(0, most + 1)
-    return world.to(torch.from_numpy(windows.chain.inputs(windows.signal, world.part(starts))))
+    own = world.part(starts) if mine is None else starts[mine]
+    return world.to(torch.from_numpy(windows.chain.inputs(windows.signal, own)))
 
 
 def augmented(x: Tensor, plan: Augmentation, chain: SignalChain, world: World) -> Tensor:

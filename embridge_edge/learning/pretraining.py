@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embridge_edge.gestures import POSE, GestureLibrary
+from embridge_edge.gestures import AND, POSE, GestureLibrary
 from embridge_edge.learning.batches import EvenSampler, emg_batch
+from embridge_edge.learning.combinations import combinable
 from embridge_edge.learning.loop import Run, Saved, Schedule, fit
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.towers import EmgTower, PoseTower
@@ -30,14 +31,18 @@ def pretrain_poses(
 ) -> list[float]:
     """Train the pose tower on recorded poses and on mixtures of the library's, then fit its projection.
 
-    The mixtures fill the space between a handful of canonical poses, so that an unseen pose lands somewhere sensible.
+    The mixtures fill the space between a handful of canonical poses, so that an unseen pose lands somewhere sensible. Where
+    alignment is to see combinations of gestures, theirs are among the library's.
 
     Args:
         which: windows whose pose is known.
 
     Returns: the loss of each step.
     """
-    known = torch.from_numpy(library.poses(tuple(library.gestures)))
+    names = tuple(library.gestures)
+    if plan.mix_share:
+        names += tuple(AND.join(pair) for pair in combinable(library, names))
+    known = torch.from_numpy(library.poses(names))
     seed, world, frames = run.seed, run.world, tower.frames
     sampler = EvenSampler(windows, which, seed, plan.draw_over)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import SignalChain
 from embridge_edge.gestures import GestureLibrary
 from embridge_edge.learning.alignment import align, posed_windows
 from embridge_edge.learning.loop import Run
@@ -26,16 +27,19 @@ Index = npt.NDArray[np.int64]
 TOWERS = ("emg.", "pose.")
 
 
-def teacher_shape(windows: WindowSet, plan: TeacherPlan) -> TeacherShape:
-    """The shape that a plan becomes for a data set."""
-    chain = windows.chain
+def teacher_shape(chain: SignalChain, gestures: int, plan: TeacherPlan) -> TeacherShape:
+    """The shape that a plan becomes for a signal chain and a number of gestures.
+
+    Raises:
+        EdgeError: no network has that shape.
+    """
     frame_ms = 1000.0 * (chain.frame if chain.features else 1) / chain.rate_hz
     return TeacherShape(
         steps=chain.steps,
         columns=chain.columns,
         patch=max(1, round(plan.patch_ms / frame_ms)),
-        frames=windows.frames,
-        gestures=len(windows.gestures),
+        frames=chain.hops,
+        gestures=gestures,
         **{name: value for name, value in asdict(plan).items() if name != "patch_ms"},
     )
 
@@ -73,7 +77,7 @@ def train_teacher(
             posed_windows(windows, which) if poses else which[:0],
             which[windows.labels[which] >= 0] if plan.label_weight else which[:0],
         )
-        align(teacher, windows, useful, plan, run, run.saved("align", shape.to_dict(), asdict(plan)))
+        align(teacher, windows, useful, plan, library, run, run.saved("align", shape.to_dict(), asdict(plan)))
     return teacher.eval()
 
 

@@ -57,10 +57,10 @@ _FACTS = ("gestures", "wearer_names", "session_names", "stage_names", "tracked",
 ABOUT = "windows.json"
 
 CHUNK = 1 << 16
+"""Windows that are looked at together where every window is: their poses are a few megabytes."""
 
 MOST_GESTURES = 64
 """One bit each in `WindowSet.touched`."""
-"""Windows that are looked at together where every window is: their poses are a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,15 @@ class WindowSet:
     @property
     def frames(self) -> int:
         """Pose frames in a window."""
-        return max(1, self.chain.window // self.chain.hop)
+        return self.chain.hops
 
     def inputs(self, which: Index) -> Floats:
         """Inputs of the network for the windows with these indices, float32 `[n, steps, columns]`."""
         return self.chain.inputs(self.signal, self.starts[which])
+
+    def samples(self, which: Index) -> Floats:
+        """Filtered samples of the windows with these indices, before features and normalisation, float32 `[n, window, channels]`."""
+        return self.chain.samples(self.signal, self.starts[which])
 
     def poses(self, which: Index) -> Floats:
         """Pose track under the windows with these indices, float32 `[n, frames, 23]`."""
@@ -256,6 +260,9 @@ def _largest_band(
             largest.problems.append(
                 Problem(band.first.source, None, f"{band.first.name}, most have {largest.first.name}: left out")
             )
+    if plan.gestures_from == "stages" and not largest.gestures:
+        known = ", ".join(filter(None, largest.stages)) or "none"
+        raise EdgeError(f"No recording is of a stage that belongs to a group; these have the stages {known}.")
     if not largest.windows:
         raise EdgeError(
             f"Every recording is shorter than one window of {largest.chain.resolved['window_ms']:g} ms; record longer."
@@ -317,6 +324,8 @@ class _Band(Generic[Stored]):
                     f"{recording.source} has {its} {what}, {self.first.source} has {mine}; one model takes one band: "
                     "put them in folders of their own."
                 )
+        if plan.gestures_from == "stages":
+            recording = labelled_by_stage(recording, plan.stage_groups)
         self.recordings += 1
         self.samples += recording.samples
         self.tracked = self.tracked or recording.pose is not None
@@ -353,34 +362,19 @@ class _Band(Generic[Stored]):
         }
 
 
-def labelled_by_stage(
-    windows: WindowSet, groups: Mapping[str, str] | None = None, hold_out: Sequence[str] = ()
-) -> WindowSet:
-    """The same windows with their stage, or the group that it belongs to, in the place of a gesture.
+def labelled_by_stage(recording: Recording, groups: Mapping[str, Sequence[str]]) -> Recording:
+    """A recording with its stage, or the group that it belongs to, as the gesture of all its samples.
 
     A stage of emg2pose is a minute of one kind of movement: what EMBridge's evaluation there calls a gesture.
 
     Args:
-        groups: stage to group; windows of stages that are not in it count for none. None makes each stage its own group.
-        hold_out: groups that no training step sees; no recording has two stages, so no sample is shared with others.
-
-    Raises:
-        EdgeError: no stage of these recordings is in a group, or a group to hold out is not among theirs.
+        groups: stages by group; a stage in none has no gesture. Empty makes each stage its own group.
     """
-    names = {name: name for name in windows.stage_names if name} if groups is None else groups
-    gestures = tuple(dict.fromkeys(names[stage] for stage in windows.stage_names if stage in names))
-    if not gestures:
-        known = ", ".join(filter(None, windows.stage_names)) or "none"
-        raise EdgeError(f"No recording is of a stage that belongs to a group; these have the stages {known}.")
-    for name in hold_out:
-        if name not in gestures:
-            raise EdgeError(
-                f"The stages to hold out are {name!r}, which these recordings lack; they have {', '.join(gestures)}."
-            )
-    places = [gestures.index(names[stage]) if stage in names else UNLABELLED for stage in windows.stage_names]
-    labels = np.array(places, np.int64)[windows.stages]
-    held_out = np.isin(labels, [gestures.index(name) for name in hold_out])
-    return replace(windows, gestures=gestures, labels=labels, held_out=windows.held_out | held_out)
+    own = (group for group, stages in groups.items() if recording.stage in stages)
+    name = next(own, "") if groups else recording.stage
+    if not name:
+        return replace(recording, labels=None, gestures=())
+    return replace(recording, labels=np.zeros(recording.samples, np.int16), gestures=(name,))
 
 
 def _cut(

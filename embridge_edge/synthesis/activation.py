@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.compiled import compiled
-from embridge_edge.gestures import POSE, read_library
-from embridge_edge.synthesis.anatomy import MUSCLES, POSE_LIMITS_RAD, Forearm
+from embridge_edge.gestures import POSE, POSE_LIMITS_RAD, read_library
+from embridge_edge.synthesis.anatomy import MUSCLES, Forearm
 from embridge_edge.synthesis.protocol import FRAME_HZ
 
 Array = npt.NDArray[np.float64]

@@ -104,23 +104,6 @@ MUSCLES: tuple[Muscle, ...] = (
 VISIBLE: tuple[int, ...] = tuple(index for index, muscle in enumerate(MUSCLES) if muscle.units)
 """Indices into MUSCLES of the muscles under the band."""
 
-# Joint limits, radians: the active range of motion of the AAOS (1965), a little wider for abduction, where people vary.
-_LIMITS: Mapping[str, tuple[float, float]] = {
-    "thumb_cmc_fe": (-0.4, 0.9),
-    "thumb_cmc_aa": (-0.3, 1.2),
-    "thumb_mcp_fe": (-0.2, 1.0),
-    "thumb_ip_fe": (-0.3, 1.5),
-    **{f"{finger}_mcp_aa": (-0.45, 0.45) for finger in FINGERS[1:]},
-    **{f"{finger}_mcp_fe": (-0.5, 1.62) for finger in FINGERS[1:]},
-    **{f"{finger}_pip_fe": (-0.05, 1.85) for finger in FINGERS[1:]},
-    **{f"{finger}_dip_fe": (-0.1, 1.35) for finger in FINGERS[1:]},
-    "wrist_flexion": (-1.22, 1.40),
-    "wrist_deviation": (-0.38, 0.60),
-    "wrist_pronation": (-1.45, 1.45),
-}
-POSE_LIMITS_RAD: Array = np.array([_LIMITS[name] for name in POSE])
-"""Lowest and highest angle, `[23, 2]`, radians."""
-
 
 @dataclass(frozen=True)
 class Forearm:

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embridge_edge.gestures import POSE
+from embridge_edge.gestures import POSE, POSE_LIMITS_RAD, REST
 from embridge_edge.recordings.recording import UNLABELLED
-from embridge_edge.synthesis.anatomy import POSE_LIMITS_RAD
 
 Array = npt.NDArray[np.float64]
 
 FRAME_HZ = 100.0
 """Poses, torques and activations are computed at this rate; activation itself is slower (15 and 50 ms)."""
 
-REST = "rest"
 CYCLE_S = 5.0
 """Rest and gesture of one prompt where there is time enough; shorter where the gestures would not fit otherwise."""
 SHORTEST_CYCLE_S = 1.8

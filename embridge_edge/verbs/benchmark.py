@@ -19,8 +19,9 @@ from embridge_edge.recipe import Recipe, arm_recipe, arms_of, find_recipe
 from embridge_edge.verbs.comparing import Held, Trial, divisions, permuted_library
 from embridge_edge.verbs.options import Common, common_options, show
 from embridge_edge.verbs.processes import do_all
+from embridge_edge.verbs.refusals import refuse_impossible, refuse_unjudgeable, simulated_chain, simulation_of
 from embridge_edge.verbs.scoring import read_scores
-from embridge_edge.verbs.sides import sides_of
+from embridge_edge.verbs.sides import kept_stages, sides_of
 from embridge_edge.verbs.workflow import about_data, recordings_step, versions, windows_step
 from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
 
@@ -83,6 +84,8 @@ def benchmark(
         arm_recipe(plan, name)
     if data is not None:
         refuse_inside(out, data)
+    if data is None:
+        refuse_impossible(plan, simulated_chain(plan))  # before minutes go into people
     workspace = Workspace(out / WORK, progress)
     source = _simulated(plan, workspace) if data is None else data
     title = SIMULATED if data is None else data.resolve().name
@@ -90,10 +93,12 @@ def benchmark(
     data_sha256 = recordings_step(workspace, source, format, stamp, "hashed")
     uncut = replace(plan, windows=replace(plan.windows, hold_out_gestures=()))  # each division holds out its own
     windows, key = windows_step(workspace, source, uncut, format, stamp, "windows")
+    refuse_impossible(plan, windows.chain)
     sets = _permuted(windows, uncut, workspace, source, format, stamp) | {None: (workspace.folder / "windows", key)}
     trials: list[Trial] = []
-    for held in divisions(plan):
-        _refuse_unjudgeable(windows, held.recipe(plan))
+    held_out = divisions(plan, kept_stages(windows, plan))
+    for held in held_out:
+        refuse_unjudgeable(windows, held.recipe(plan))
         trials += _trials(held, plan, workspace, sets, data_sha256)
     if any(known[name].start == SIMULATED for name in plan.benchmark.arms):
         trials = _beside_simulated(trials, plan, workspace)
@@ -113,8 +118,8 @@ def benchmark(
         "recipe": plan.to_dict(),
         "recipe_sha256": plan.sha256,
         "data": {**about_data(windows, title), "sha256": data_sha256},
-        "divisions": [{"name": held.tag, "unseen": list(held.unseen)} for held in divisions(plan)],
-        "groups": _groups(windows, plan),
+        "divisions": [{"name": held.tag, "unseen": list(held.unseen)} for held in held_out],
+        "groups": _groups(windows, held_out[0].recipe(plan)),
         "seeds": list(plan.benchmark.seeds),
         "reference": plan.benchmark.reference,
         "arms": {name: known[name].title for name in plan.benchmark.arms},
@@ -145,9 +150,7 @@ def _simulated(plan: Recipe, workspace: Workspace) -> Path:
 
     from embridge_edge.verbs.synth import synth
 
-    if plan.simulate is None:
-        raise EdgeError(f"Recipe {plan.name} simulates nothing; give recordings with --data.")
-    asked = asdict(plan.simulate)
+    asked = asdict(simulation_of(plan))
 
     def make(folder: Path) -> None:
         synth(
@@ -212,36 +215,6 @@ def _beside_simulated(trials: list[Trial], plan: Recipe, workspace: Workspace) -
     source = _simulated(plan, workspace)
     _, key = windows_step(workspace, source, plan, None, fingerprint(source), f"{SIMULATED}.windows")
     return [replace(trial, simulated=workspace.folder / f"{SIMULATED}.windows", simulated_key=key) for trial in trials]
-
-
-def _refuse_unjudgeable(windows: WindowSet, recipe: Recipe) -> None:
-    """Refuse a division in which zero-shot means nothing; one that holds out no gesture is judged on seen ones.
-
-    Raises:
-        EdgeError: a single unseen gesture, one that the recordings lack, or one without a pose.
-    """
-    import numpy as np
-
-    from embridge_edge.gestures import read_library
-
-    unseen = recipe.windows.hold_out_gestures
-    if len(unseen) == 1:
-        raise EdgeError(
-            "The recipe holds out one gesture, which leaves nothing to choose between; name two or more, or none."
-        )
-    library = read_library()
-    for name in unseen:
-        if name not in windows.gestures:
-            raise EdgeError(
-                f"The recipe holds out {name!r}, which these recordings lack; they have {', '.join(windows.gestures)}."
-            )
-        if not windows.tracked and library.pose(name) is None:
-            raise EdgeError(
-                f"Gesture {name!r} has no pose, so it cannot be recognised unseen; add it to a gesture library."
-            )
-    sides = sides_of(windows, recipe)
-    if not np.any(sides.split.train):
-        raise EdgeError("Nothing is left to train on; hold out fewer wearers.")
 
 
 def _groups(windows: WindowSet, plan: Recipe) -> dict[str, int]:

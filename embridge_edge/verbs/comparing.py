@@ -39,11 +39,15 @@ class Held:
         return replace(recipe, windows=replace(recipe.windows, hold_out_gestures=self.unseen))
 
 
-def divisions(recipe: Recipe) -> list[Held]:
-    """The gestures that are held out at once, or each pair in turn."""
+def divisions(recipe: Recipe, kept: tuple[str, ...] = ()) -> list[Held]:
+    """The gestures that are held out at once, or each pair in turn.
+
+    Args:
+        kept: what the data's own division keeps from training, for a recipe that names none.
+    """
     plan = recipe.benchmark
     if not plan.every_pair_of:
-        return [Held(recipe.windows.hold_out_gestures, "held")]
+        return [Held(recipe.windows.hold_out_gestures or kept, "held")]
     return [Held(pair, "-".join(pair)) for pair in combinations(plan.every_pair_of, 2)]
 
 
@@ -51,13 +55,14 @@ def permuted_library(library: GestureLibrary, names: tuple[str, ...], seed: int)
     """The library with the poses of `names` dealt out so that none keeps its own: a control that poses carry nothing in."""
     import numpy as np
 
-    known = [name for name in names if library.pose(name) is not None]
-    if len(known) < 2:
+    found = {name: gesture for name in names if (gesture := library.gesture(name)) is not None}
+    if len(found) < 2:
         return library
+    known = list(found)
     random = np.random.default_rng(seed)
     order = random.permutation(len(known))
     givers = {known[place]: known[next_one] for place, next_one in zip(order, np.roll(order, 1), strict=True)}
-    dealt = {name: replace(library.gestures[name], pose=library.gestures[giver].pose) for name, giver in givers.items()}
+    dealt = {name: replace(found[name], pose=found[giver].pose) for name, giver in givers.items()}
     return replace(library, gestures={**library.gestures, **dealt})
 
 
@@ -162,7 +167,9 @@ class Trial:
 
             from embridge_edge.learning.teacher import new_teacher, pretrain, teacher_shape, towers_of
 
-            teacher = new_teacher(teacher_shape(job.windows, recipe.teacher), self.seed)
+            teacher = new_teacher(
+                teacher_shape(job.windows.chain, len(job.windows.gestures), recipe.teacher), self.seed
+            )
             run = self._run(name, keyed)
             pretrain(teacher, job.windows, job.train, recipe.train, job.library, run, job.unlabelled)
             save_file({key: tensor.contiguous() for key, tensor in towers_of(teacher).items()}, folder / TOWERS)
@@ -222,6 +229,7 @@ PRETRAINING = (
     "weight_decay",
     "mask_share",
     "whitened_poses",
+    "mix_share",
 )
 """Keys of [train] that the towers depend on."""
 

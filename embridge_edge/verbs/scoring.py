@@ -234,7 +234,7 @@ def _maps(
             (lambda which: embed_poses(network, windows, which)) if aligned else None,
         )
     if arm.kind == "poses":
-        tower = new_teacher(teacher_shape(windows, recipe.teacher), seed)
+        tower = new_teacher(teacher_shape(windows.chain, len(windows.gestures), recipe.teacher), seed)
         begin_from(tower, read_tensors(towers / TOWERS))
 
         def poses(which: Index) -> Floats:

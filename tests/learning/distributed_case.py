@@ -25,7 +25,7 @@ SHAPE = TeacherPlan(
 )  # fmt: skip
 PLAN = TrainPlan(
     pose_steps=6, masked_steps=6, steps=12, batch=16, soft_targets="cascle", reconstruct_weight=0.5, regression_weight=0.2,
-    both_ways=True, learned_temperature=True, noise=0.1, channel_drop=0.1, communities=4,
+    both_ways=True, learned_temperature=True, noise=0.1, channel_drop=0.1, communities=4, mix_share=0.25,
 )  # fmt: skip
 
 
@@ -61,13 +61,13 @@ def main(out: Path, accumulate: int) -> None:
     cut = windows()
     which = training_windows(cut, None)
     run = Run(3)
-    teacher = new_teacher(teacher_shape(cut, SHAPE), run.seed)
+    teacher = new_teacher(teacher_shape(cut.chain, len(cut.gestures), SHAPE), run.seed)
     curves = {
         "poses": pretrain_poses(teacher.pose, cut, which, plan, read_library(), run),
         "emg": pretrain_emg(teacher.emg, cut, which, plan, run),
     }
     teacher.qformer.start_from(teacher.pose)
-    curves["alignment"] = align(teacher, cut, which, plan, run)
+    curves["alignment"] = align(teacher, cut, which, plan, read_library(), run)
     if run.world.first:
         out.write_text(json.dumps({"processes": run.world.size, "curves": curves}))
 

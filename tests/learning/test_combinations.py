@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.gestures import POSE, read_library
-from embridge_edge.learning.combinations import EFFORT, combined_poses, draw_pairs, mixed_batch, read_combinations
+from embridge_edge.features.chain import ChainPlan
+from embridge_edge.gestures import AND, POSE, POSE_LIMITS_RAD, combined_poses, read_library
+from embridge_edge.learning.combinations import EFFORT, Mixtures, PairSampler, combinable, mixed_batch
+from embridge_edge.learning.splits import training_windows
 from embridge_edge.recordings.loading import read_recordings
-from embridge_edge.synthesis.anatomy import POSE_LIMITS_RAD
+from tests.learning.conftest import MakeRecording, MakeWindows
 
 LIBRARY = read_library()
 
@@ -72,24 +74,24 @@ def test_parts_are_of_one_donning_and_efforts_within_their_range(seed: int, step
     rng = np.random.default_rng(seed)
     labels, donnings = np.tile(np.arange(4), 60), rng.integers(5, size=240)
     wanted = [(1, 2, 7), (2, 3, 8)]
-    pairs = draw_pairs(labels, donnings, wanted, 200, step, seed)
+    pairs = PairSampler(labels, donnings, wanted, seed).draw(step, 200)
     np.testing.assert_array_equal(donnings[pairs.first], donnings[pairs.second])
     for one, other, label in zip(labels[pairs.first], labels[pairs.second], pairs.labels, strict=True):
         assert (one, other, label) in wanted
     assert 60 < (pairs.labels == 7).sum() < 140
     for effort in (pairs.first_effort, pairs.second_effort):
         assert EFFORT[0] <= effort.min() and effort.max() <= EFFORT[1]
-    again = draw_pairs(labels, donnings, wanted, 200, step, seed)
+    again = PairSampler(labels, donnings, wanted, seed).draw(step, 200)
     np.testing.assert_array_equal(pairs.first, again.first)
     np.testing.assert_array_equal(pairs.second_effort, again.second_effort)
 
 
 def test_a_donning_that_lacks_a_part_gives_nothing_and_none_at_all_is_one_line() -> None:
     labels, donnings = np.array([1, 2, 1, 1]), np.array([0, 0, 1, 2])
-    pairs = draw_pairs(labels, donnings, [(1, 2, 9)], 20, 0, 0)
+    pairs = PairSampler(labels, donnings, [(1, 2, 9)], 0).draw(0, 20)
     assert set(pairs.first.tolist()) == {0} and set(pairs.second.tolist()) == {1}
     with pytest.raises(EdgeError, match="both parts"):
-        draw_pairs(labels, donnings, [(1, 2, 9), (1, 3, 10)], 20, 0, 0)
+        PairSampler(labels, donnings, [(1, 2, 9), (1, 3, 10)], 0)
 
 
 def test_pose_of_a_combination_has_both_excursions() -> None:
@@ -108,36 +110,90 @@ def test_pose_of_a_combination_has_both_excursions() -> None:
     assert np.isnan(combined_poses(free, poses["fist"], poses["rest"])).tolist() == np.isnan(free).tolist()
 
 
-def test_documented_combinations_are_of_known_gestures_and_distinct() -> None:
-    motions = read_combinations("longterm-shift")
-    assert set(motions) == {f"M{number}" for number in range(3, 23)}
-    assert {part for parts in motions.values() for part in parts} <= set(LIBRARY.gestures)
-    assert len({frozenset(parts) for parts in motions.values()}) == len(motions)
-    assert [motion for motion, parts in motions.items() if len(parts) == 2] == [f"M{n}" for n in range(9, 23)]
-    with pytest.raises(EdgeError, match=r"'x'; choose one of longterm-shift"):
-        read_combinations("x")
+def test_gestures_that_move_the_same_joint_cannot_be_made_at_once() -> None:
+    wrist = ("flexion", "extension", "radial_deviation", "ulnar_deviation", "pronation", "supination", "fist")
+    found = {frozenset(pair) for pair in combinable(LIBRARY, ("rest", *wrist, "M9"))}
+    opposed = [{"flexion", "extension"}, {"radial_deviation", "ulnar_deviation"}, {"pronation", "supination"}]
+    assert found == {frozenset(pair) for pair in itertools.combinations(wrist, 2)} - set(map(frozenset, opposed))
+    assert combinable(LIBRARY, ("fist", "point")) == []
+    assert len({LIBRARY.poses((AND.join(pair),)).tobytes() for pair in map(tuple, found)}) == len(found)
+
+
+GESTURES = ("rest", "fist", "flexion", "pronation", "fist+flexion")
+
+
+@pytest.mark.parametrize("features", [(), ("LOGRMS", "WL")])
+def test_mixtures_have_power_pose_and_label_of_both_parts(
+    recording: MakeRecording, cut: MakeWindows, features: tuple[str, ...]
+) -> None:
+    runs = [(0, 400), (1, 400), (2, 400), (3, 400)]
+    chain = ChainPlan(window_ms=200.0, hop_ms=50.0, bandpass_hz=None, features=features)
+    windows = cut([recording(wearer=name, runs=runs, gestures=GESTURES) for name in "ab"], chain)
+    which = np.flatnonzero(windows.labels >= 0)
+    mixtures = Mixtures(windows, which, LIBRARY, seed=1)
+    x, poses, labels = mixtures.draw(3, 40)
+    assert x.shape == (40, *windows.chain.input_shape) and np.isfinite(x).all()
+    assert set(labels.tolist()) == {-1, 4}  # fist with flexion is a gesture of the set, the others are not
+    expected = {LIBRARY.poses((AND.join(pair),)).tobytes() for pair in combinable(LIBRARY, GESTURES[1:4])}
+    assert {pose[-1:].tobytes() for pose in poses} == expected
+    for label, pose in zip(labels, poses, strict=True):
+        assert (label == 4) == bool((pose[-1] == LIBRARY.pose("fist+flexion")).all())
+    some = np.array([5, 30])
+    for part, whole in zip(mixtures.draw(3, 40, some), (x, poses, labels), strict=True):
+        np.testing.assert_array_equal(part, whole[some])
+    assert [len(part) for part in mixtures.draw(3, 40, some[:0])] == [0, 0, 0]
+
+
+def test_mixtures_never_use_what_is_not_trained_on(recording: MakeRecording, cut: MakeWindows) -> None:
+    runs = [(0, 400), (1, 400), (2, 400), (3, 400)]
+    windows = cut([recording(runs=runs, gestures=GESTURES)], hold_out_gestures=("pronation",))
+    mixtures = Mixtures(windows, training_windows(windows, None), LIBRARY, seed=1)
+    _, _, labels = mixtures.draw(0, 50)
+    assert set(labels.tolist()) == {4}
+
+
+@pytest.mark.parametrize(
+    ("runs", "says"),
+    [
+        ([(1, 400), (2, 400)], "need windows of rest"),
+        ([(0, 400), (1, 400)], "No two gestures of these recordings can be made at once"),
+    ],
+)
+def test_recordings_that_cannot_be_mixed_are_one_line(
+    recording: MakeRecording, cut: MakeWindows, runs: list[tuple[int, int]], says: str
+) -> None:
+    windows = cut([recording(runs=runs, gestures=GESTURES)])
+    with pytest.raises(EdgeError, match=says):
+        Mixtures(windows, np.flatnonzero(windows.labels >= 0), LIBRARY, seed=0)
+
+
+def test_names_of_combinations_give_pose_and_attributes_of_their_parts() -> None:
+    both = LIBRARY.gesture("flexion+fist")
+    assert both is not None
+    assert set(both.attributes) == set(LIBRARY.gestures["flexion"].attributes) | set(
+        LIBRARY.gestures["fist"].attributes
+    )
+    poses = [LIBRARY.gestures[name].pose for name in ("flexion", "fist", "rest")]
+    np.testing.assert_array_equal(both.pose, combined_poses(*poses))
+    assert LIBRARY.pose("flexion+M4") is None and LIBRARY.pose("flexion+") is None
 
 
 @pytest.mark.slow
 def test_recordings_agree_with_the_documented_parts(data: Path) -> None:
     """Of all 21 pairs of singles, the documented pair's summed power is among the nearest to the combination's."""
-    motions = read_combinations("longterm-shift")
     power: dict[str, list[np.ndarray]] = {}
     for recording in read_recordings(data / "longterm_shift" / "sub1.days1-10.tar.xz"):
         assert recording.labels is not None
         power.setdefault(recording.gestures[recording.labels[0]], []).append(np.square(recording.emg).mean(axis=0))
+    assert all(LIBRARY.pose(motion) is not None for motion in power)
     mean = {motion: np.mean(windows, axis=0) for motion, windows in power.items()}
-    single = {"flexion": "flexion"} | {parts[0]: motion for motion, parts in motions.items() if len(parts) == 1}
-    pairs = list(itertools.combinations(single, 2))
+    singles = [motion for motion in mean if motion != "rest" and AND not in motion]
+    pairs = list(itertools.combinations(singles, 2))
     ranks = []
-    for motion, parts in motions.items():
-        if len(parts) == 2:
-            gaps = [
-                np.var(np.log(mean[motion] / (mean[single[one]] + mean[single[other]] - mean["rest"])))
-                for one, other in pairs
-            ]
-            right = next(place for place, pair in enumerate(pairs) if set(pair) == set(parts))
-            ranks.append(int(np.sum(np.array(gaps) < gaps[right])))
+    for motion in mean.keys() - {"rest", *singles}:
+        gaps = [np.var(np.log(mean[motion] / (mean[one] + mean[other] - mean["rest"]))) for one, other in pairs]
+        right = next(place for place, pair in enumerate(pairs) if set(pair) == set(motion.split(AND)))
+        ranks.append(int(np.sum(np.array(gaps) < gaps[right])))
     assert len(ranks) == 14
     assert np.median(ranks) <= 1
     assert np.mean(ranks) < 3  # by chance 10

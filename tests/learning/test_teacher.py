@@ -34,7 +34,9 @@ LIBRARY = read_library()
 
 def trained(windows: WindowSet, plan: TrainPlan = TRAIN, seed: int = 0, state: Path | None = None) -> Teacher:
     which = training_windows(windows, None)
-    return train_teacher(windows, which, teacher_shape(windows, PLAN), plan, LIBRARY, Run(seed, state=state))
+    return train_teacher(
+        windows, which, teacher_shape(windows.chain, len(windows.gestures), PLAN), plan, LIBRARY, Run(seed, state=state)
+    )
 
 
 def assert_equal(one: torch.nn.Module, two: torch.nn.Module) -> None:
@@ -176,7 +178,7 @@ def test_pose_projection_whitens_the_training_poses() -> None:
 
 
 def test_shape_that_cannot_be_is_refused(people: WindowSet) -> None:
-    shape = teacher_shape(people, PLAN)
+    shape = teacher_shape(people.chain, 3, PLAN)
     assert (shape.patch, shape.frames, shape.gestures) == (10, 4, 3)
     assert TeacherShape.from_dict(shape.to_dict()) == shape
     for change in ({"patch": 41}, {"heads": 3}, {"embedding": 17}):
@@ -188,7 +190,7 @@ def test_shape_that_cannot_be_is_refused(people: WindowSet) -> None:
 
 def test_feature_frames_make_the_patches(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:
     chain = ChainPlan(window_ms=200.0, hop_ms=50.0, features=("LOGRMS",), frame_ms=50.0)
-    shape = teacher_shape(cut([recording()], chain=chain), PLAN)
+    shape = teacher_shape(cut([recording()], chain=chain).chain, 3, PLAN)
     assert (shape.steps, shape.columns, shape.patch) == (4, 4, 1)
 
 

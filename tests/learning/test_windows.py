@@ -22,7 +22,7 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import POSE, read_library
 from embridge_edge.learning.columns import FileColumns
-from embridge_edge.learning.windows import KINDS, WindowSet, cut_windows, labelled_by_stage
+from embridge_edge.learning.windows import KINDS, WindowSet, cut_windows
 from embridge_edge.recipe import WindowPlan
 from embridge_edge.recordings.recording import Problem, Recording
 
@@ -397,20 +397,22 @@ def test_stages_take_the_place_of_gestures(recording: Callable[..., Recording], 
         replace(recording("a", labelled=False, tracked=True, runs=[(0, 200)]), stage=stage)
         for stage in ("fists", "pinches", "", "counting")
     ]
-    windows = cut(made)
-    plain = labelled_by_stage(windows)
+    plain = cut(made, gestures_from="stages")
     assert plain.gestures == ("fists", "pinches", "counting")
     named = [plain.gestures[label] if label >= 0 else "" for label in plain.labels]
-    assert named == [windows.stage_names[stage] for stage in windows.stages]
-    groups = {"fists": "power", "counting": "power", "pinches": "precision", "not there": "other"}
-    grouped = labelled_by_stage(windows, groups, hold_out=("precision",))
+    assert named == [plain.stage_names[stage] for stage in plain.stages]
+    groups = {"power": ("fists", "counting"), "precision": ("pinches",), "other": ("not there",)}
+    grouped = cut(made, gestures_from="stages", stage_groups=groups, hold_out_gestures=("precision",))
     assert grouped.gestures == ("power", "precision")
     np.testing.assert_array_equal(grouped.held_out, plain.labels == 1)
-    np.testing.assert_array_equal(grouped.labels, np.array([0, 1, -1, 0])[windows.stages])
+    np.testing.assert_array_equal(grouped.holding_out(("power",)).held_out, np.isin(plain.labels, (0, 2)))
+    np.testing.assert_array_equal(grouped.labels, np.array([0, 1, -1, 0])[plain.stages])
     with pytest.raises(EdgeError, match="stages fists, pinches, counting"):
-        labelled_by_stage(windows, {"not there": "other"})
-    with pytest.raises(EdgeError, match="hold out are 'pinch'"):
-        labelled_by_stage(windows, hold_out=("pinch",))
+        cut(made, gestures_from="stages", stage_groups={"other": ("not there",)})
+    with pytest.raises(EdgeError, match="'fists' twice"):
+        WindowPlan(gestures_from="stages", stage_groups={"a": ("fists",), "b": ("fists",)})
+    with pytest.raises(EdgeError, match="needs gestures_from"):
+        WindowPlan(stage_groups={"a": ("fists",)})
 
 
 PEAK = """

@@ -120,8 +120,8 @@ def test_longterm_shift(data: Path) -> None:
     last = found[-1]
     assert (last.wearer, last.session, last.day, last.samples, last.unit) == ("sub2", "day10", 10, 300, "unknown")
     assert last.labels is not None and last.repetitions is not None
-    assert last.gestures[last.labels[0]] == "M22" and last.repetitions[0] == 4
-    assert found[0].gestures[:3] == ("rest", "flexion", "M3")
+    assert last.gestures[last.labels[0]] == "supination+fist" and last.repetitions[0] == 4
+    assert found[0].gestures[:3] == ("rest", "flexion", "extension")
 
 
 @pytest.mark.data

@@ -1,7 +1,7 @@
 import numpy as np
 
-from embridge_edge.gestures import POSE, read_library
-from embridge_edge.synthesis.anatomy import MUSCLES, POSE_LIMITS_RAD, VISIBLE, grow_forearm, mean_arms_m
+from embridge_edge.gestures import POSE, POSE_LIMITS_RAD, read_library
+from embridge_edge.synthesis.anatomy import MUSCLES, VISIBLE, grow_forearm, mean_arms_m
 from embridge_edge.synthesis.session import make_wearer
 
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.gestures import read_library
+from embridge_edge.gestures import POSE_LIMITS_RAD, read_library
 from embridge_edge.recordings.recording import UNLABELLED, Recording
-from embridge_edge.synthesis.anatomy import POSE_LIMITS_RAD
 from embridge_edge.synthesis.armband import choose_armband
 from embridge_edge.synthesis.session import habitual_poses, make_wearer, simulate_session
 

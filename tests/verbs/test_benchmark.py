@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from embridge_edge.cli import run
 from embridge_edge.errors import EdgeError
-from embridge_edge.gestures import read_library
+from embridge_edge.gestures import POSE, read_library
 from embridge_edge.learning.splits import training_windows
-from embridge_edge.learning.windows import WindowSet
+from embridge_edge.learning.windows import WindowSet, cut_windows
 from embridge_edge.model.checkpoint import load_checkpoint
 from embridge_edge.recipe import Recipe, arms_of, find_recipe
+from embridge_edge.recordings.emg2pose import write_emg2pose
+from embridge_edge.recordings.recording import Recording
 from embridge_edge.verbs.benchmark import benchmark
 from embridge_edge.verbs.comparing import divisions, permuted_library
 from embridge_edge.verbs.scoring import read_scores
-from embridge_edge.verbs.sides import sides_of
+from embridge_edge.verbs.seen import short_hash
+from embridge_edge.verbs.sides import kept_stages, sides_of
 from embridge_edge.verbs.synth import synth
-from embridge_edge.verbs.workflow import short_hash
 
 RECIPE = """
 name = "mini"
@@ -197,6 +201,26 @@ def test_arm_that_changes_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("heads = 2", "heads = 3", "Arm masked: emg_width 8 is no multiple of heads 3"),
+        ("embedding = 8", "embedding = 16", 'Arm masked: readout "mean" gives an embedding of emg_width 8, not 16'),
+        ("patch_ms = 100.0", "patch_ms = 500.0", "Arm masked: A patch of 10 steps does not fit a window of 8"),
+        ("bandpass_hz = false", "bandpass_hz = [120.0, 140.0]", "band"),
+    ],
+)
+def test_network_that_cannot_be_is_refused_before_anybody_is_simulated(
+    mini: Path, tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    file = tmp_path / "impossible.toml"
+    file.write_text(mini.read_text().replace(old, new))
+    with pytest.raises(EdgeError, match=says) as caught:
+        benchmark(str(file), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_recipe_that_simulates_nothing_wants_data(tmp_path: Path) -> None:
     with pytest.raises(EdgeError, match="simulates nothing; give recordings with --data"):
         benchmark("quick", tmp_path / "out")
@@ -305,3 +329,123 @@ def test_angles_are_read_out_of_recordings_without_gestures(data: Path, tmp_path
     assert {row["metric"] for row in report.content["scores"]} == {"r2"}
     assert 0.2 < found["ridge"] < 0.7  # ridge on the last 30 % is known to reach .5 on other features
     assert "R² of the joint angles" in report.text()
+
+
+def stage_recordings() -> list[Recording]:
+    """Five users as emg2pose has them, a recording for each stage: two users and two stages are only tested."""
+    made = []
+    for user in range(5):
+        for number, stage in enumerate(("fists", "pinches", "counting", "wiggling")):
+            new = [name for name, is_new in (("user", user > 2), ("stage", number > 1)) if is_new]
+            random = np.random.default_rng([user, number])
+            pose = np.full((800, len(POSE)), 0.1 * number, np.float32)
+            pose[:, :20] += 0.3 * np.sin(np.arange(800)[:, None] / 90.0 + number * np.arange(20)).astype(np.float32)
+            strength = 1.0 + np.abs(pose[:, :8])
+            made.append(
+                Recording(
+                    emg=(strength * random.standard_normal((800, 8))).astype(np.float32),
+                    rate_hz=200.0,
+                    unit="V",
+                    source=f"{user}{stage}",
+                    wearer=f"u{user}",
+                    session=f"{user}{stage}",
+                    stage=stage,
+                    pose=pose,
+                    partition="test" if new else "train",
+                    generalization="_".join(new),
+                )
+            )
+    return made
+
+
+def stages_recipe(mini: Path, tmp_path: Path, more: str = "") -> Path:
+    text = mini.read_text().replace('hold_out_gestures = ["point", "supination"]', f'gestures_from = "stages"\n{more}')
+    text = text.replace("unseen_wearers = 1", "").replace("shares = [0.5]", "")
+    file = tmp_path / "stages.toml"
+    file.write_text(text[: text.index("arms =")] + 'arms = ["ridge", "masked", "cpep", "embridge"]\n')
+    return file
+
+
+def test_division_of_emg2pose_tests_new_users_and_shows_probes_new_stages_of_known_ones(
+    mini: Path, tmp_path: Path
+) -> None:
+    recipe = find_recipe(str(stages_recipe(mini, tmp_path)))
+    windows = cut_windows(stage_recordings(), recipe.chain, recipe.windows, read_library())
+    kept = kept_stages(windows, recipe)
+    assert set(kept) == {"counting", "wiggling"}
+    (held,) = divisions(recipe, kept)
+    windows = windows.holding_out(held.unseen)
+    sides = sides_of(windows, held.recipe(recipe))
+
+    def seen(mask: npt.NDArray[Any]) -> set[tuple[str, str]]:
+        return {
+            (windows.wearer_names[wearer], windows.stage_names[stage])
+            for wearer, stage in zip(windows.wearers[mask], windows.stages[mask], strict=True)
+        }
+
+    known, new = ("u0", "u1", "u2"), ("u3", "u4")
+    stages = ("fists", "pinches", "counting", "wiggling")
+    assert seen(sides.split.train) == {(user, stage) for user in known for stage in stages}
+    assert seen(training_windows(windows, sides.split)) == {(user, stage) for user in known for stage in stages[:2]}
+    assert list(sides.groups) == ["unseen_wearers"]
+    assert seen(sides.groups["unseen_wearers"]) == {(user, stage) for user in new for stage in stages}
+    assert not sides.shown.any()
+    with pytest.raises(EdgeError, match="keeps 'wiggling' from training, which the recipe does not hold out"):
+        sides_of(windows, replace(recipe, windows=replace(recipe.windows, hold_out_gestures=("counting",))))
+
+
+def test_division_of_emg2pose_without_held_out_users_is_refused(mini: Path, tmp_path: Path) -> None:
+    recipe = find_recipe(str(stages_recipe(mini, tmp_path)))
+    known = [one for one in stage_recordings() if "user" not in one.generalization]
+    windows = cut_windows(known, recipe.chain, recipe.windows, read_library())
+    (held,) = divisions(recipe, kept_stages(windows, recipe))
+    with pytest.raises(EdgeError, match="no test recordings of held-out users"):
+        sides_of(windows, held.recipe(recipe))
+
+
+@pytest.mark.slow
+def test_emg2pose_gets_the_papers_table(mini: Path, tmp_path: Path) -> None:
+    write_emg2pose(stage_recordings(), tmp_path / "data")
+    report = benchmark(str(stages_recipe(mini, tmp_path)), tmp_path / "out", data=tmp_path / "data", seeds=[0])
+    assert report.content["divisions"] == [{"name": "held", "unseen": ["counting", "wiggling"]}]
+    assert report.content["groups"] == {"unseen_wearers": 2}
+    found = {row["metric"] for row in report.content["scores"] if row["arm"] == "embridge"}
+    assert {"lp_seen", "zs_seen", "lp_unseen", "zs_unseen", "zs_harmonic", "r2"} <= found
+
+
+@pytest.mark.slow
+def test_groups_of_days_are_judged_by_themselves(data: Path, tmp_path: Path, mini: Path) -> None:
+    text = mini.read_text().replace('hold_out_gestures = ["point", "supination"]', "")
+    text = text.replace("unseen_wearers = 1", "").replace("shares = [0.5]", "").replace("400.0", "200.0")
+    text = text.replace("patch_ms = 100.0", "patch_ms = 50.0").replace("probe_windows = 300", "probe_windows = 2000")
+    file = tmp_path / "days.toml"
+    file.write_text(
+        text[: text.index("arms =")]
+        + 'arms = ["lda", "embridge"]\n[benchmark.days]\nneutral = [4, 9]\ninward = [5, 6]\n'
+    )
+    report = benchmark(str(file), tmp_path / "out", data=data / "longterm_shift" / "sub1.days1-10.tar.xz", seeds=[0])
+    assert report.content["groups"] == {"neutral": 1, "inward": 1}
+    found = {
+        row["group"]: row["value"]
+        for row in report.content["scores"]
+        if (row["arm"], row["metric"]) == ("lda", "lp_seen")
+    }
+    assert found["neutral"] > found["inward"] > 0.3  # of 22 motions; the band was turned on days 5 and 6
+
+
+@pytest.mark.slow
+def test_combinations_are_recognised_by_their_names_alone(data: Path, tmp_path: Path, mini: Path) -> None:
+    """Networks see single motions and mixtures of them; the poses of the combinations come from their names."""
+    held = ["flexion+pronation", "extension+fist", "supination+fist"]
+    text = mini.read_text().replace('["point", "supination"]', json.dumps(held)).replace("400.0", "200.0")
+    text = (
+        text.replace("unseen_wearers = 1", "")
+        .replace("shares = [0.5]", "")
+        .replace("patch_ms = 100.0", "patch_ms = 50.0")
+    )
+    text = text.replace("steps = 3\n", "steps = 3\nmix_share = 0.5\n").replace('"wearers"', '"gestures"')
+    file = tmp_path / "combinations.toml"
+    file.write_text(text[: text.index("arms =")] + 'arms = ["ridge", "embridge"]\n')
+    report = benchmark(str(file), tmp_path / "out", data=data / "longterm_shift" / "sub1.days1-10.tar.xz", seeds=[0])
+    metrics = {(row["arm"], row["metric"]) for row in report.content["scores"]}
+    assert {("ridge", "zs_unseen"), ("embridge", "zs_unseen"), ("embridge", "attr_unseen")} <= metrics
