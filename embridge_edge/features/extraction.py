@@ -93,8 +93,7 @@ def columns_at(
         # The windows overlap or touch: laid out once, no sample is copied for each.
         rows = Rows.of_signal(np.ascontiguousarray(signal[first:last].T), starts - first, length)
     else:
-        windows = signal[starts[:, None] + np.arange(length)]
-        rows = Rows.of_windows(np.ascontiguousarray(windows.transpose(0, 2, 1)))
+        rows = Rows.of_places(signal, starts, length)
     found = of_rows(rows, names, rate_hz)
     return np.stack([found[name] for name in names], axis=-1).reshape(len(starts), channels * len(names))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.compiled import compiled
 from embridge_edge.errors import EdgeError
 
 Samples = npt.NDArray[np.float32]
@@ -42,6 +44,15 @@ class Rows:
         offsets = starts[:, None] + np.arange(channels, dtype=np.int64)[None] * samples
         return cls(signal.reshape(-1), np.ascontiguousarray(offsets.reshape(-1)), length, channels)
 
+    @classmethod
+    def of_places(cls, signal: Samples, starts: Index, length: int) -> Rows:
+        """Rows of the windows that begin at `starts` in a signal `[samples, channels]`, in any order and far apart: copied."""
+        if len(starts) and not 0 <= starts.min() <= starts.max() <= len(signal) - length:
+            raise IndexError(f"a window of {length} samples begins outside of a signal of {len(signal)}")
+        windows = np.empty((len(starts), signal.shape[1], length), np.float32)
+        _gather(np.ascontiguousarray(signal, np.float32), np.ascontiguousarray(starts, np.int64), windows)
+        return cls.of_windows(windows)
+
     @property
     def windows(self) -> int:
         return len(self.offsets) // self.channels if self.channels else 0
@@ -49,3 +60,14 @@ class Rows:
     def part(self, first: int, last: int) -> Rows:
         """The rows of windows `first` to `last`, the last one left out."""
         return Rows(self.base, self.offsets[first * self.channels : last * self.channels], self.length, self.channels)
+
+
+@compiled("void(float32[:,::1],int64[::1],float32[:,:,::1])")
+def _gather(signal: Any, starts: Any, windows: Any) -> None:
+    """Windows by channel from samples by time: a window fits the cache, and turns there."""
+    count, channels, length = windows.shape
+    for window in range(count):
+        first = starts[window]
+        for channel in range(channels):
+            for sample in range(length):
+                windows[window, channel, sample] = signal[first + sample, channel]
