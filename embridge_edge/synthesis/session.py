@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.gestures import REST
 from embridge_edge.recordings.recording import Recording
 from embridge_edge.synthesis.action_potentials import superpose, templates
 from embridge_edge.synthesis.activation import activations, excitations, joint_torque
 from embridge_edge.synthesis.anatomy import VISIBLE, Forearm, grow_forearm
 from embridge_edge.synthesis.armband import Armband, don, electrode_angles_rad, sense, upsample
 from embridge_edge.synthesis.motor_units import Pools, discharges, drive_for, grow_pools
-from embridge_edge.synthesis.protocol import FRAME_HZ, REST, write_script
+from embridge_edge.synthesis.protocol import FRAME_HZ, write_script
 
 Array = npt.NDArray[np.float64]
 
