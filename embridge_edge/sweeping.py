@@ -20,13 +20,14 @@ OBJECTIVES: Mapping[str, str] = {
     "zs_harmonic": "harmonic mean of zs_all_seen and zs_all_unseen, per wearer",
     "zs_all_seen": "zero-shot balanced accuracy of the gestures trained on, among all gestures",
     "zs_all_unseen": "zero-shot balanced accuracy of the sweep's held-out gestures, among all gestures",
+    "zs_unseen": "zero-shot balanced accuracy of the sweep's held-out gestures, among themselves",
     "lp_seen": "balanced accuracy of the linear head",
     "lp_seen_f1": "macro F1 of the linear head",
     "r2": "coefficient of determination of the joint angles read from the embedding",
 }
 """Metrics that a sweep can go by, all of the inner division; each is a mean over wearers."""
 
-NEED_HELD_OUT = ("zs_harmonic", "zs_all_unseen")
+NEED_HELD_OUT = ("zs_harmonic", "zs_all_unseen", "zs_unseen")
 
 NOT_SWEPT = (
     "name",
@@ -180,6 +181,11 @@ class SweepPlan:
             raise EdgeError(
                 f"objective {self.objective} judges gestures that the training does not see; name some of the recordings' in "
                 f"hold_out_gestures, or choose from {', '.join(name for name in OBJECTIVES if name not in NEED_HELD_OUT)}."
+            )
+
+        if self.objective == "zs_unseen" and len(self.hold_out_gestures) < 2:
+            raise EdgeError(
+                "objective zs_unseen chooses among held-out gestures; name two or more in hold_out_gestures."
             )
 
     @property

@@ -99,6 +99,7 @@ def test_impossible_parameters_are_one_line(text: str, says: str) -> None:
         ("trails = 3", "unknown key 'trails'; choose from parameters, fixed, objective, direction, trials"),
         ('objective = "accuracy"', "objective is 'accuracy'; choose from zs_harmonic, zs_all_seen"),
         ('objective = "zs_harmonic"', "name some of the recordings' in hold_out_gestures, or choose from zs_all_seen"),
+        ('objective = "zs_unseen"\n' + HELD, "chooses among held-out gestures; name two or more"),
         ('direction = "up"', "choose from maximize, minimize"),
         ('division = "day"', "choose from session, wearer"),
         ("trials = 0", "trials is 0; give 1 or more"),

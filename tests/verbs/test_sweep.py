@@ -205,6 +205,18 @@ def test_the_recipes_own_values_are_the_first_trial(swept: tuple[Path, dict[str,
 
 
 @pytest.mark.slow
+def test_unseen_gestures_are_told_from_each_other_alone(data: Path, tmp_path: Path) -> None:
+    text = SWEEP.replace('["fist"]', '["fist", "flexion"]\nobjective = "zs_unseen"')
+    file = recipe(tmp_path, trials=1, text=text)
+    report = sweep(str(file), data, str(tmp_path / "study.journal"), tmp_path / "out")
+    assert report.done == 1
+    (score,) = [row.score for row in report.trials]
+    assert (
+        score is not None and 0.2 < score <= 1.0
+    )  # of two gestures; among all four an untrained network finds hardly any
+
+
+@pytest.mark.slow
 def test_windows_are_cut_once_for_each_chain(swept: tuple[Path, dict[str, Any]]) -> None:
     folder, report = swept
     chains = {json.dumps(row["values"]["chain.features"]) for row in report["trials"]}
