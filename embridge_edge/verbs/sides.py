@@ -68,6 +68,10 @@ def sides_of(windows: WindowSet, recipe: Recipe) -> Sides:
     of_days = {name: own.test & ~new & np.isin(windows.days, days) for name, days in plan.days.items()}
     groups = {**(of_days or {GROUPS[0]: own.test & ~new}), GROUPS[1]: new}
     groups = {name: mask for name, mask in groups.items() if mask.any()}
+    if not groups:
+        days = np.unique(windows.days[own.test & (windows.days >= 0)])
+        known = ", ".join(map(str, days.tolist())) or "unknown"
+        raise EdgeError(f"No tested window is of a day that the recipe's [benchmark.days] names; theirs are {known}.")
     if (own.train & own.test).any():
         raise EdgeError(f"The split {own.name} has windows on both sides; choose another in [evaluate] splits.")
     split = Split(own.name, 0, own.train & ~new, np.logical_or.reduce(list(groups.values())))

@@ -413,6 +413,14 @@ def test_emg2pose_gets_the_papers_table(mini: Path, tmp_path: Path) -> None:
     assert {"lp_seen", "zs_seen", "lp_unseen", "zs_unseen", "zs_harmonic", "r2"} <= found
 
 
+def test_days_that_nobody_recorded_are_one_line(mini: Path, recordings: Path, tmp_path: Path) -> None:
+    text = mini.read_text().replace('["point", "supination"]', "[]").replace("unseen_wearers = 1", "unseen_wearers = 0")
+    file = tmp_path / "days.toml"
+    file.write_text(f"{text}[benchmark.days]\nlater = [7, 8]\n")
+    with pytest.raises(EdgeError, match=r"names; theirs are unknown\."):
+        benchmark(str(file), tmp_path / "out", data=recordings)
+
+
 @pytest.mark.slow
 def test_groups_of_days_are_judged_by_themselves(data: Path, tmp_path: Path, mini: Path) -> None:
     text = mini.read_text().replace('hold_out_gestures = ["point", "supination"]', "")
