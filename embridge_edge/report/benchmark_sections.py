@@ -112,8 +112,8 @@ def _difference_section(benchmark: Benchmark) -> Section:
 
 
 def _difference_pictures(benchmark: Benchmark, group: str) -> list[Picture]:
-    """The first of the compared metrics that zero-shot gives, else the probe's."""
-    for metric in ("zs_unseen", "lp_unseen"):
+    """Zero-shot among the unseen, else the probe's of the unseen or, where none was held out, of the seen gestures."""
+    for metric in ("zs_unseen", "lp_unseen", "lp_seen"):
         found = [one for one in benchmark.differences(group, metric) if one.ci_low is not None]
         if not found:
             continue

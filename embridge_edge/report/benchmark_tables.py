@@ -31,7 +31,11 @@ BY_WORDS = {
     "attr_harmonic": "harmonic",
 }
 
-COMPARED = ("lp_unseen", "zs_unseen", "zs_harmonic")
+R2 = "R²"
+
+COMPARED = (("lp_unseen", "zs_unseen", "zs_harmonic"), ("lp_seen", "zs_seen"), ("r2",))
+"""What differences are given in: of these, the first that was judged at all. Unseen gestures are what the method is for; where none was
+held out seen ones are, and where there are no gestures the angles."""
 
 CURVED = ("zs_unseen", "zs_harmonic", "lp_unseen")
 _SHOTS = re.compile(r"few_shot_(others_)?(\d+)")
@@ -93,7 +97,8 @@ def _chance(benchmark: Benchmark, columns: int, group: str) -> list[list[Cell]]:
 
 def difference_table(benchmark: Benchmark, group: str) -> Table | None:
     """Arms in pairs: difference, interval and verdict in each of the compared metrics."""
-    kept = [metric for metric in COMPARED if (group, metric) in benchmark.scores]
+    judged = ([metric for metric in metrics if (group, metric) in benchmark.scores] for metrics in COMPARED)
+    kept = next(filter(None, judged), [])
     by_metric = {
         metric: {(one.arm, one.reference): one for one in benchmark.differences(group, metric)} for metric in kept
     }
@@ -116,9 +121,10 @@ def difference_table(benchmark: Benchmark, group: str) -> Table | None:
     )
     columns = [
         named("arm"),
-        *(numeric(title) for metric in kept for title in (COLUMNS[metric], f"95{words.SPACE}% interval")),
+        *(numeric(title) for metric in kept for title in (COLUMNS.get(metric, R2), f"95{words.SPACE}% interval")),
     ]
-    return table(f"Differences in balanced accuracy, {group_name(group)}", columns, rows, note.strip())
+    what = R2 if kept == ["r2"] else "balanced accuracy"
+    return table(f"Differences in {what}, {group_name(group)}", columns, rows, note.strip())
 
 
 def _caution(counts: Iterable[tuple[int, int]]) -> str:
@@ -137,7 +143,7 @@ def words_table(benchmark: Benchmark, group: str) -> Table | None:
 
 
 def angles_table(benchmark: Benchmark, group: str) -> Table | None:
-    found = _arms_by(benchmark, group, {"r2": "R²"})
+    found = _arms_by(benchmark, group, {"r2": R2})
     return None if found is None else table(f"R² of the joint angles, {group_name(group)}", found[1], found[0])
 
 

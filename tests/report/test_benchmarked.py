@@ -227,12 +227,19 @@ def test_page_has_every_section() -> None:
 
 
 def test_page_says_what_is_missing() -> None:
-    bare = render_benchmark({"scores": [row for row in rows() if row["metric"] == "lp_seen"]})
+    bare = render_benchmark({"scores": [row for row in rows(arms=["embridge"]) if row["metric"] == "lp_seen"]})
     assert "Too few wearers for a verdict" in render_benchmark(
         {"scores": [row for row in rows(seeds=1, wearers=2) if row["metric"] == "zs_unseen"]}
     )
     for said in ("no two arms", "no few-shot row", "no arm was trained on less", "no attributes were learnt"):
         assert said in bare
+
+
+def test_without_unseen_gestures_differences_are_those_of_seen_ones_or_of_the_angles() -> None:
+    seen = markdown({"scores": [row for row in rows() if row["metric"] in ("lp_seen", "zs_seen")]})
+    assert "**Differences in balanced accuracy" in seen and "LP seen | 95" in seen
+    angles = markdown({"scores": [{**row, "metric": "r2"} for row in rows() if row["metric"] == "lp_seen"]})
+    assert "**Differences in R²" in angles
 
 
 def test_curve_stands_where_its_values_are_and_leaves_out_what_was_not_measured() -> None:
