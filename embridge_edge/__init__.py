@@ -3,4 +3,4 @@
 The verbs of the command line are plain functions in `embridge_edge.api`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"

@@ -88,9 +88,11 @@ def damage(folder: Path, what: str) -> None:
         case "truncated weights":
             weights.write_bytes(weights.read_bytes()[:-8])
         case "newer":
-            (folder / "model.json").write_text(json.dumps({**about, "format": 2}))
+            (folder / "model.json").write_text(json.dumps({**about, "format": 99}))
         case "another kind":
             (folder / "model.json").write_text(json.dumps({**about, "kind": "onnx"}))
+        case "no kind":
+            (folder / "model.json").write_text(json.dumps({**about, "kind": [1]}))
         case _:
             del about[what]
             (folder / "model.json").write_text(json.dumps(about))
@@ -98,8 +100,8 @@ def damage(folder: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["no json", "no text", "no object", "no weights", "truncated weights", "newer", "another kind", "chain", "heads",
-     "gestures", "shape", "provenance", "tensors_sha256"],
+    ["no json", "no text", "no object", "no weights", "truncated weights", "newer", "another kind", "no kind", "chain",
+     "heads", "gestures", "shape", "provenance", "tensors_sha256"],
 )  # fmt: skip
 def test_damaged_checkpoint_is_one_line(what: str, tmp_path: Path) -> None:
     save_checkpoint(made(), tmp_path / "a")
@@ -108,6 +110,15 @@ def test_damaged_checkpoint_is_one_line(what: str, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a")
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "a") in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "supervised"])
+def test_towers_of_before_their_stem_was_mended_are_to_be_trained_again(kind: str, tmp_path: Path) -> None:
+    save_checkpoint(made(kind), tmp_path / "a")
+    file = tmp_path / "a" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
+    with pytest.raises(EdgeError, match=f"format 1 and kind '{kind}'; this version reads .*: train it again"):
+        load_checkpoint(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
