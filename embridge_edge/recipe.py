@@ -377,7 +377,7 @@ class Arm:
         title: for tables.
         kind: "network", or what needs none: "lda", "ridge" (from features to poses) or "poses" (the upper bound: the pose
             tower on the true poses).
-        changes: dotted keys to values, as in the recipe.
+        base: another arm whose changes come first. changes: dotted keys to values, as in the recipe.
         permuted_poses: deal the library's poses out to other gestures: a control.
         start: what a network begins from: "own", towers pre-trained on the training windows, or "simulated", the arm
             `start_arm` trained whole on the recipe's simulated wearers. An arm that pre-trains nothing starts from scratch.
@@ -385,6 +385,7 @@ class Arm:
 
     title: str
     kind: Literal["network", "lda", "ridge", "poses"] = "network"
+    base: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     permuted_poses: bool = False
     start: Literal["own", "simulated"] = "own"
@@ -478,12 +479,23 @@ def arm_recipe(recipe: Recipe, name: str) -> Recipe:
     """The recipe of one arm.
 
     Raises:
-        EdgeError: an unknown arm; names those there are.
+        EdgeError: an unknown arm, or one that is based on itself; names those there are.
     """
     arms = arms_of(recipe)
-    if name not in arms:
-        raise EdgeError(f"Unknown arm {name!r}; choose from {', '.join(arms)}.")
-    return varied(recipe, arms[name].changes)
+    line: list[str] = []
+    after: str | None = name
+    while after is not None:
+        if after not in arms:
+            raise EdgeError(f"Unknown arm {after!r}; choose from {', '.join(arms)}.")
+        if after in line:
+            raise EdgeError(
+                f"Arm {name!r} is based on itself ({' on '.join([*line, after])}); give one of them no base."
+            )
+        line.append(after)
+        after = arms[after].base
+    for one in reversed(line):
+        recipe = varied(recipe, arms[one].changes)
+    return recipe
 
 
 def recipe_from_dict(stored: Mapping[str, Any]) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from embridge_edge.recipe import (
     StudentPlan,
     TrainPlan,
     WindowPlan,
+    arm_recipe,
     find_recipe,
     recipe_from_dict,
     shipped_recipes,
@@ -167,3 +169,45 @@ def test_few_windows_are_not_trained_on_for_long(share: float, windows: int, exp
 def test_stored_recipe_that_is_damaged_is_one_line() -> None:
     with pytest.raises(EdgeError, match="The stored recipe: target is missing"):
         recipe_from_dict({"name": "x"})
+
+
+ARMS = """
+[arms.long]
+title = "CPEP, more steps"
+base = "cpep"
+changes = { "train.steps" = 7, "train.temperature" = 0.5 }
+
+[arms.longer]
+title = "CPEP, still more steps"
+base = "long"
+changes = { "train.steps" = 9 }
+
+[arms.round]
+title = "Round"
+base = "about"
+changes = {}
+
+[arms.about]
+title = "About"
+base = "round"
+changes = {}
+
+[arms.lost]
+title = "Lost"
+base = "cpepp"
+changes = {}
+"""
+
+
+def test_an_arm_changes_what_the_arm_it_is_based_on_left(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text('name = "a"\ntarget = "host"\n' + ARMS)
+    recipe = find_recipe(str(file))
+    cpep, long, longer = (arm_recipe(recipe, name) for name in ("cpep", "long", "longer"))
+    assert (long.train.steps, long.train.temperature, long.teacher.readout) == (7, 0.5, "cls")
+    assert longer.train == replace(long.train, steps=9)
+    assert longer.teacher == cpep.teacher
+    with pytest.raises(EdgeError, match=r"Arm 'round' is based on itself \(round on about on round\)"):
+        arm_recipe(recipe, "round")
+    with pytest.raises(EdgeError, match=r"Unknown arm 'cpepp'; choose from .*cpep"):
+        arm_recipe(recipe, "lost")
