@@ -22,9 +22,10 @@ from embridge_edge.learning.loop import Run
 from embridge_edge.learning.splits import training_windows
 from embridge_edge.learning.teacher import embed, embed_poses, train_teacher
 from embridge_edge.learning.windows import WindowSet
-from embridge_edge.learning.world import open_world
+from embridge_edge.learning.world import World, open_world
 from embridge_edge.model.teacher import Teacher, TeacherShape
 from embridge_edge.recipe import TrainPlan
+from tests.learning.conftest import MakeRecording, MakeWindows
 
 ALONE = open_world()
 SHAPE = TeacherShape(
@@ -298,3 +299,31 @@ def test_every_arm_trains_and_embeds(people: WindowSet, soft: str, readout: str)
     which = training_windows(people, None)
     teacher = train_teacher(people, which, shape, plan, read_library(), Run(0))
     assert np.isfinite(embed(teacher, people, which[:5])).all()
+
+
+def test_mixtures_take_their_share_of_every_batch(
+    recording: MakeRecording, cut: MakeWindows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flexion and fist are in these recordings, both together in none: their pose can come from a mixture alone."""
+    windows = cut([recording(wearer, runs=[(0, 400), (1, 400), (2, 400)]) for wearer in "ab"])
+    which = training_windows(windows, None)
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    whole = Alignment.loss
+
+    def spied(self: Alignment, x: Tensor, poses: Tensor, labels: Tensor, world: World) -> Tensor:
+        seen.append((x, poses, labels))
+        return whole(self, x, poses, labels, world)
+
+    monkeypatch.setattr(Alignment, "loss", spied)
+    both = torch.from_numpy(read_library().poses(("fist+flexion",)))[0]
+    for share, mixed in ((0.25, 2), (0.0, 0)):
+        seen.clear()
+        plan = TrainPlan(batch=8, pose_steps=1, masked_steps=1, steps=3, noise=0.0, mix_share=share)
+        shape = replace(SHAPE, steps=40, columns=4, patch=10)
+        train_teacher(windows, which, shape, plan, read_library(), Run(0))
+        assert len(seen) == 3
+        for x, poses, labels in seen:
+            assert (len(x), len(poses), len(labels)) == (8, 8, 8)
+            made = (poses == both).all(dim=-1).any(dim=-1)
+            assert made.tolist() == [False] * (8 - mixed) + [True] * mixed
+            assert (labels[made] == -1).all()

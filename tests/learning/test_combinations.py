@@ -15,6 +15,7 @@ from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import AND, POSE, POSE_LIMITS_RAD, combined_poses, read_library
 from embridge_edge.learning.combinations import EFFORT, Mixtures, PairSampler, combinable, mixed_batch
 from embridge_edge.learning.splits import training_windows
+from embridge_edge.learning.windows import WindowSet
 from embridge_edge.recordings.loading import read_recordings
 from tests.learning.conftest import MakeRecording, MakeWindows
 
@@ -122,6 +123,30 @@ def test_gestures_that_move_the_same_joint_cannot_be_made_at_once() -> None:
 GESTURES = ("rest", "fist", "flexion", "pronation", "fist+flexion")
 
 
+def mixed_by_hand(windows: WindowSet, which: np.ndarray, mixtures: Mixtures, step: int, count: int) -> np.ndarray:
+    """Inputs of the network, window by window: the parts' samples cut from the signal, mixed, given the parts' power."""
+    pairs = mixtures._sampler.draw(step, count)
+    chain, found = windows.chain, []
+    for place in range(count):
+        first, second = which[pairs.first[place]], which[pairs.second[place]]
+        parts = [
+            effort * windows.signal[windows.starts[part] : windows.starts[part] + chain.window].astype(np.float64)
+            for part, effort in ((first, pairs.first_effort[place]), (second, pairs.second_effort[place]))
+        ]
+        assert windows.sessions[first] == windows.sessions[second] and windows.labels[first] != windows.labels[second]
+        resting = which[(windows.labels[which] == 0) & (windows.sessions[which] == windows.sessions[first])]
+        level = np.mean([np.square(windows.samples(np.array([one]))).mean(axis=(0, 1)) for one in resting], axis=0)
+        efforts = (pairs.first_effort[place], pairs.second_effort[place])
+        power = level + sum(
+            np.maximum(np.square(part).mean(axis=0) - effort**2 * level, 0)
+            for part, effort in zip(parts, efforts, strict=True)
+        )
+        together = sum(np.square(part).mean(axis=0) for part in parts)
+        mixed = ((parts[0] + parts[1]) * np.sqrt(power / together)).astype(np.float32)
+        found.append(chain.inputs(mixed, np.zeros(1, np.int64))[0])
+    return np.stack(found)
+
+
 @pytest.mark.parametrize("features", [(), ("LOGRMS", "WL")])
 def test_mixtures_have_power_pose_and_label_of_both_parts(
     recording: MakeRecording, cut: MakeWindows, features: tuple[str, ...]
@@ -138,6 +163,7 @@ def test_mixtures_have_power_pose_and_label_of_both_parts(
     assert {pose[-1:].tobytes() for pose in poses} == expected
     for label, pose in zip(labels, poses, strict=True):
         assert (label == 4) == bool((pose[-1] == LIBRARY.pose("fist+flexion")).all())
+    np.testing.assert_allclose(x, mixed_by_hand(windows, which, mixtures, 3, 40), rtol=1e-4, atol=1e-4)
     some = np.array([5, 30])
     for part, whole in zip(mixtures.draw(3, 40, some), (x, poses, labels), strict=True):
         np.testing.assert_array_equal(part, whole[some])

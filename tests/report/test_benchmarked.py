@@ -226,6 +226,35 @@ def test_page_has_every_section() -> None:
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("seen", "unseen", "seeds", "says"),
+    [
+        (0.2, 0.2, 3, "EMBRIDGE is above CPEP on unseen gestures"),
+        (0.2, 0.0, 3, "EMBRIDGE is above CPEP for seen wearers; no difference between EMBRIDGE and CPEP for unseen wearers"
+         " on unseen gestures"),
+        (0.0, -0.2, 3, "No difference between EMBRIDGE and CPEP for seen wearers; EMBRIDGE is below CPEP for unseen wearers"),
+        (0.0, 0.0, 1, "No difference between EMBRIDGE and CPEP on unseen gestures, by one seed"),
+    ],
+)  # fmt: skip
+def test_headline_speaks_for_every_group(seen: float, unseen: float, seeds: int, says: str) -> None:
+    gaps, rng = {"seen_wearers": seen, "unseen_wearers": unseen}, np.random.default_rng(0)
+    scores = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "group": group,
+            "metric": "zs_unseen",
+            "wearer": f"w{wearer}",
+            "value": 0.5 + gap * (arm == "embridge") + rng.normal(0, 0.02),
+        }
+        for group, gap in gaps.items()
+        for arm in ("cpep", "embridge")
+        for seed in range(seeds)
+        for wearer in range(8)
+    ]
+    assert says in render_benchmark({"scores": scores, "arms": {"cpep": "CPEP", "embridge": "EMBRIDGE"}})
+
+
 def test_page_says_what_is_missing() -> None:
     bare = render_benchmark({"scores": [row for row in rows(arms=["embridge"]) if row["metric"] == "lp_seen"]})
     assert "Too few wearers for a verdict" in render_benchmark(
