@@ -426,9 +426,8 @@ def test_an_interrupted_command_goes_on_where_it_stopped(data: Path, tmp_path: P
     process.send_signal(how)
     _, said = process.communicate(timeout=300)
     if how == signal.SIGINT:
-        assert process.returncode == 130 and said.endswith(
-            "Interrupted; run the same command again to go on where it stopped.\n"
-        )
+        assert process.returncode == 130, said
+        assert said.endswith("Interrupted; run the same command again to go on where it stopped.\n")
     done = subprocess.run(command(file, data, tmp_path), capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     rows = read_json(tmp_path / "out" / "sweep.json")["trials"]
