@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 from embridge_edge.errors import INTERRUPTED, INTERRUPTED_SAYS
 
@@ -23,10 +24,16 @@ def main() -> None:
 
     if heard:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(run())
+    try:
+        status = run()
+    except KeyboardInterrupt:  # the moments before and behind what run() answers for
+        _end()
+    if heard:
+        signal.signal(signal.SIGINT, _end)
+    sys.exit(status)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoReturn:
     """End at once, while there is nothing to clean up: an exception in the midst of an import may become another one there."""
     os.write(sys.stderr.fileno(), f"\nembridge-edge: {INTERRUPTED_SAYS}\n".encode())
     os._exit(INTERRUPTED)

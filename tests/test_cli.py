@@ -215,6 +215,26 @@ runpy.run_module("embridge_edge", run_name="__main__")
     assert done.stderr.strip() == "embridge-edge: Interrupted; run the same command again to go on where it stopped."
 
 
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_ctrl_c_around_the_program_ends_with_130_and_one_line(tmp_path: Path, when: str) -> None:
+    code = f"""
+import os, runpy, signal, sys, atexit
+import embridge_edge.cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+pressed = lambda: os.kill(os.getpid(), signal.SIGINT)
+if {when == "before"}:
+    embridge_edge.cli.run = pressed
+else:
+    embridge_edge.cli.run = lambda: 0
+    atexit.register(pressed)
+runpy.run_module("embridge_edge", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "embridge-edge: Interrupted; run the same command again to go on where it stopped."
+
+
 SLOW_VERB = """
 import sys, time
 from pathlib import Path
