@@ -11,7 +11,7 @@
     reference                the arm that the others are compared with, embridge unless said otherwise
     comparisons              [[arm, reference]], optional; without it those of `comparisons`
     scores                   [{arm, seed, group, metric, wearer, value}], the rows of `learning.evaluation.Score`; rows of several
-                             divisions stand behind each other and are averaged for each wearer
+                             divisions stand behind each other, with the name of theirs as `division`, and are averaged for each wearer
     minutes                  [{step, minutes, cached}]
     wall_minutes             number
     frozen                   [{what, value}]: what was fixed before the first comparison
@@ -23,7 +23,7 @@ Whatever is missing is left out; nothing is computed here that `learning.paired`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from embridge_edge.errors import EdgeError
@@ -42,13 +42,14 @@ class Benchmark:
 
     Attributes:
         report: the cleaned dictionary. subject: the arm that others are compared with. arms: name to title, in order.
-        scores: by (group, metric).
+        scores: by (group, metric), means over the divisions. divided: by (division, group, metric), where rows name theirs.
     """
 
     report: Mapping[str, Any]
     subject: str
     arms: Mapping[str, str]
     scores: Mapping[tuple[str, str], tuple[Score, ...]]
+    divided: Mapping[tuple[str, str, str], tuple[Score, ...]] = field(default_factory=dict)
 
     def groups(self) -> list[str]:
         known = {group for group, _ in self.scores}
@@ -85,11 +86,14 @@ def read_benchmark(report: Mapping[str, Any]) -> Benchmark:
     """
     known = reading.cleaned(dict(report))
     found: list[Score] = []
+    divided: dict[tuple[str, str, str], list[Score]] = {}
     for row in reading.rows(known, "scores"):
         value, seed = words.number(row.get("value")), words.number(row.get("seed"))
         if value is not None and seed is not None:
             arm, group, metric, wearer = (str(row.get(name)) for name in ("arm", "group", "metric", "wearer"))
             found.append(Score(arm, int(seed), group, metric, wearer, value))
+            if row.get("division") is not None:
+                divided.setdefault((str(row["division"]), group, metric), []).append(found[-1])
     scores: dict[tuple[str, str], list[Score]] = {}
     for score in averaged(found):
         scores.setdefault((score.group, score.metric), []).append(score)
@@ -101,7 +105,11 @@ def read_benchmark(report: Mapping[str, Any]) -> Benchmark:
     for score in found:
         arms.setdefault(score.arm, score.arm.replace("_", " "))
     return Benchmark(
-        known, str(known.get("reference") or SUBJECT), arms, {key: tuple(rows) for key, rows in scores.items()}
+        known,
+        str(known.get("reference") or SUBJECT),
+        arms,
+        {key: tuple(rows) for key, rows in scores.items()},
+        {key: tuple(rows) for key, rows in divided.items()},
     )
 
 

@@ -16,6 +16,7 @@ from embridge_edge.report.benchmark_tables import (
     angles_table,
     at_share,
     difference_table,
+    divisions_table,
     interval_text,
     plain,
     results_table,
@@ -97,7 +98,8 @@ def _result_section(benchmark: Benchmark) -> Section:
         if (one := results_table(benchmark, group, suffix))
     ]
     angles = [one for group in benchmark.groups() if (one := angles_table(benchmark, group))]
-    return Section("results", "Arms side by side", lead, (*blocks, *angles))
+    divided = [one for group in benchmark.groups() if (one := divisions_table(benchmark, group))]
+    return Section("results", "Arms side by side", lead, (*blocks, *angles, *divided))
 
 
 def _difference_section(benchmark: Benchmark) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import median, stdev
 from typing import Any
 
-from embridge_edge.learning.paired import Difference, Summary
+from embridge_edge.learning.paired import Difference, Summary, summary
 from embridge_edge.report import reading, words
 from embridge_edge.report.benchmark_reading import Benchmark, group_name
 from embridge_edge.report.blocks import Cell, Kind, Table, named, numeric, table
@@ -47,6 +47,7 @@ def all_tables(benchmark: Benchmark) -> list[Table]:
     groups = benchmark.groups()
     found = [results_table(benchmark, group) for group in groups]
     found += [difference_table(benchmark, group) for group in groups]
+    found += [divisions_table(benchmark, group) for group in groups]
     found += [words_table(benchmark, group) for group in groups]
     found += [angles_table(benchmark, group) for group in groups]
     found += [shots_table(benchmark, group) for group in groups]
@@ -132,6 +133,23 @@ def _caution(counts: Iterable[tuple[int, int]]) -> str:
     if seeds == 1:
         return "One seed: the intervals say nothing about another training of the same arms."
     return f"With {seeds} seeds the intervals see only a part of the spread between trainings." if seeds < 5 else ""
+
+
+def divisions_table(benchmark: Benchmark, group: str) -> Table | None:
+    """Rows what was held out in turn, columns arms: zero-shot among what was held out; None where there is one division."""
+    metric = "zs_unseen"
+    arms = [arm for arm in benchmark.arms if benchmark.summary(arm, group, metric)]
+    rows = []
+    for division in reading.rows(benchmark.report, "divisions"):
+        scores = benchmark.divided.get((str(division.get("name")), group, metric), ())
+        cells = [summary(scores, arm, group, metric) for arm in arms]
+        if any(cells):
+            rows.append([Cell(", ".join(reading.texts(division.get("unseen")))), *map(summary_cell, cells)])
+    if len(rows) < 2:
+        return None
+    columns = [named("held out"), *(numeric(benchmark.arms[arm]) for arm in arms)]
+    note = f"{COLUMNS[metric]}: nearest poses, among what was held out alone. {_counted(benchmark, group)} Mean over wearers."
+    return table(f"Each division by itself, balanced accuracy, {group_name(group)}", columns, rows, note)
 
 
 def words_table(benchmark: Benchmark, group: str) -> Table | None:

@@ -123,7 +123,11 @@ def benchmark(
         "seeds": list(plan.benchmark.seeds),
         "reference": plan.benchmark.reference,
         "arms": {name: known[name].title for name in plan.benchmark.arms},
-        "scores": [row.to_json() for rows, _ in read for row in rows],
+        "scores": [
+            row.to_json() | ({"division": trial.held.tag} if len(held_out) > 1 else {})
+            for trial, (rows, _) in zip(singles, read, strict=True)
+            for row in rows
+        ],
         "notes": list(dict.fromkeys(note for _, notes in read for note in notes)),
         "frozen": _frozen(plan, data),
         "minutes": workspace.minutes,

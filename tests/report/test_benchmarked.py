@@ -307,6 +307,29 @@ def test_divisions_are_averaged_for_each_wearer_and_chance_needs_them_to_be_alik
     assert "| chance" not in markdown(benchmark(divisions=unlike))
 
 
+def test_each_division_has_its_own_row() -> None:
+    named = [
+        row | {"value": row["value"] + shift, "division": name}
+        for name, shift in (("a", -0.1), ("b", 0.1))
+        for row in rows()
+    ]
+    divisions = [{"name": "a", "unseen": ["x", "y"]}, {"name": "b", "unseen": ["a", "y"]}]
+    text = markdown(benchmark(scores=named, divisions=divisions))
+    found = cells(text, "Each division by itself, balanced accuracy, seen wearers")
+    for name, held_out in (("a", "x, y"), ("b", "a, y")):
+        values = [
+            row["value"]
+            for row in named
+            if (row["division"], row["arm"], row["group"], row["metric"]) == (name, "cpep", "seen_wearers", "zs_unseen")
+        ]
+        shown = found[held_out][list(LEVELS).index("cpep") - len(POSELESS)]
+        assert float(shown.partition("±")[0].replace("\N{NO-BREAK SPACE}", "")) == pytest.approx(
+            np.mean(values), abs=5e-4
+        )
+    assert "Each division" not in markdown(benchmark())
+    assert "Each division by itself" in render_benchmark(benchmark(scores=named, divisions=divisions))
+
+
 def test_scores_are_grouped_and_arms_keep_their_order() -> None:
     known = read_benchmark(benchmark())
     assert list(known.arms) == list(LEVELS)
