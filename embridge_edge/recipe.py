@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from embridge_edge.artifacts import sha256_of
+from embridge_edge.compression.observers import OBSERVERS, Observer
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.tables import at_least, build, changed, one_of, read_table, shipped_tables
@@ -250,17 +251,46 @@ class DistillPlan(Augmentation):
         _check_training(self)
 
 
+TENSOR_KINDS = ("input", "linear", "attention", "other", "output")
+"""Classes of activations, by what writes them: nothing, convolutions and fully connected layers, products and softmax of attention,
+anything else, and the layer at the end."""
+
+
 @dataclass(frozen=True)
 class QuantizePlan:
-    """Post-training quantization: how many calibration windows, which ranges."""
+    """Post-training quantization: how many calibration windows, and how ranges come from them.
+
+    Attributes:
+        windows: of the calibration set.
+        observer: how values become a range (`compression.observers.range_of`).
+        observers: others for classes of activations: names of `TENSOR_KINDS` to observers.
+        percentile: share of the values that the percentile observer keeps.
+        wide: layers whose outputs have 16 bits (and all that reads them computes in 16); names as in `check --layers`, with shell
+            patterns.
+        bias_correction: shift biases so that every channel keeps its mean.
+        equalise: even out the channels of neighbouring layers before quantizing.
+    """
 
     windows: int = 512
-    observer: Literal["minmax", "moving_average"] = "minmax"
+    observer: Observer = "minmax"
+    observers: Mapping[str, Observer] = field(default_factory=dict)
+    percentile: float = 0.9999
+    wide: tuple[str, ...] = ()
+    bias_correction: bool = False
+    equalise: bool = False
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows")
-        if self.observer not in ("minmax", "moving_average"):
-            raise EdgeError(f"Unknown observer {self.observer!r}; choose minmax or moving_average.")
+        one_of(self, "observer", OBSERVERS)
+        for kind, observer in self.observers.items():
+            if kind not in TENSOR_KINDS:
+                raise EdgeError(f"observers names {kind!r} in the recipe; choose from {', '.join(TENSOR_KINDS)}.")
+            if observer not in OBSERVERS:
+                raise EdgeError(
+                    f"Unknown observer {observer!r} of {kind} in the recipe; choose from {', '.join(OBSERVERS)}."
+                )
+        if not 0.5 < self.percentile <= 1:
+            raise EdgeError(f"percentile is {self.percentile:g} in the recipe; give more than 0.5, up to 1.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from embridge_edge.compression.folding import folded
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
 from embridge_edge.export.onnx import to_onnx
-from embridge_edge.export.tflite import quantize_tflite, to_tflite
+from embridge_edge.export.quantizing import quantize_tflite
+from embridge_edge.export.tflite import to_tflite
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.recipe import QuantizePlan
 
@@ -55,7 +56,7 @@ def quantize_student(
         "quantization": {"scheme": "static int8", "observer": plan.observer, "windows": len(calibration)}
     }
     return QuantizedModel(
-        int8=metadata.attach(quantize_tflite(bare, calibration, plan.observer), {**about, "provenance": provenance}),
+        int8=metadata.attach(quantize_tflite(bare, calibration, plan), {**about, "provenance": provenance}),
         float32=metadata.attach(bare, about),
         onnx=metadata.attach(to_onnx(network, shape), about),
         calibration=calibration,

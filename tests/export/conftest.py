@@ -11,7 +11,8 @@ import torch
 
 from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
-from embridge_edge.export.tflite import quantize_tflite, to_tflite
+from embridge_edge.export.quantizing import quantize_tflite
+from embridge_edge.export.tflite import to_tflite
 from embridge_edge.model.student import Student, StudentShape
 
 CLASSES = 8

@@ -14,12 +14,17 @@ import torch
 from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import tflite
+from embridge_edge.export.bias import corrected
 from embridge_edge.export.comparing import compare_runtimes, layer_errors
 from embridge_edge.export.flatbuffer import repack_inline
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
-from embridge_edge.export.running import RUNTIMES, Runtime, run_onnx, run_tflite, tflm_arena_bytes
-from embridge_edge.firmware_bridge.graph import float_ops, macs, op_counts, peak_activation_bytes, read_graph
+from embridge_edge.export.quantizing import from_quantizer, layers_of, quantize_tflite
+from embridge_edge.export.ranges import kinds_of, observed, ranges_of
+from embridge_edge.export.reading import dequantize_values
+from embridge_edge.export.running import RUNTIMES, Runtime, layer_values, run_onnx, run_tflite, tflm_arena_bytes
+from embridge_edge.firmware_bridge.graph import Tensor, float_ops, macs, op_counts, peak_activation_bytes, read_graph
 from embridge_edge.model.student import Student, StudentShape
+from embridge_edge.recipe import TENSOR_KINDS, QuantizePlan
 
 if TYPE_CHECKING:
     from conftest import Exported
@@ -93,7 +98,7 @@ def test_same_input_makes_the_same_bytes_and_prints_nothing(
     exported: Exported, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert tflite.to_tflite(exported.folded, (1, 80, 8)) == exported.float_tflite
-    assert tflite.quantize_tflite(exported.float_tflite, exported.calibration) == exported.int8_tflite
+    assert quantize_tflite(exported.float_tflite, exported.calibration) == exported.int8_tflite
     assert to_onnx(exported.folded, (1, 80, 8)) == exported.float_onnx
     assert quantize_onnx(exported.float_onnx, exported.calibration) == exported.int8_onnx
     tflm_arena_bytes(exported.int8_tflite)
@@ -115,23 +120,61 @@ def test_feature_frames_and_separable_blocks_convert_too() -> None:
     windows = torch.randn(64, 8, 80)
     student(windows)
     folded = fold_batchnorm(student)
-    model = tflite.quantize_tflite(tflite.to_tflite(folded, (1, 8, 80)), windows.numpy())
+    model = quantize_tflite(tflite.to_tflite(folded, (1, 8, 80)), windows.numpy())
     assert macs(read_graph(model)) == folded.shape.macs
     assert compare_runtimes(model, windows.numpy()[:16], others=("tflm",)).max_steps <= 3
 
 
 def test_minmax_never_clips_the_calibration_and_the_moving_average_does(exported: Exported) -> None:
-    least, most = tflite.tensor_ranges(exported.float_tflite, exported.calibration)["input"]
+    seen = observed(exported.float_tflite, exported.calibration)
+    least, most = ranges_of(exported.float_tflite, seen, QuantizePlan())["input"]
     assert (least, most) == (exported.calibration.min(), exported.calibration.max())
-    clipped_least, clipped_most = tflite.tensor_ranges(exported.float_tflite, exported.calibration, "moving_average")[
-        "input"
-    ]
-    assert least < clipped_least < clipped_most < most
+    clipped = ranges_of(exported.float_tflite, seen, QuantizePlan(observer="moving_average"))["input"]
+    assert least < clipped[0] < clipped[1] < most
+
+
+def test_observers_go_by_what_writes_a_tensor(exported: Exported) -> None:
+    seen = observed(exported.float_tflite, exported.calibration)
+    whole = ranges_of(exported.float_tflite, seen, QuantizePlan())
+    own = ranges_of(exported.float_tflite, seen, QuantizePlan(observers={"linear": "percentile"}, percentile=0.99))
+    kinds = kinds_of(read_graph(exported.float_tflite))
+    assert set(kinds.values()) == set(TENSOR_KINDS)
+    for name, kind in kinds.items():
+        assert (own[name] != whole[name]) == (kind == "linear"), name
+
+
+def test_wide_layers_have_sixteen_bits_and_the_rest_eight(exported: Exported) -> None:
+    plan = QuantizePlan(wide=("0[23]_*",))
+    model = quantize_tflite(exported.float_tflite, exported.calibration, plan)
+    types = {tensor.name: tensor.type for tensor in read_graph(model).tensors}
+    written = {name for name in layers_of(read_graph(exported.float_tflite)) if types[name] == "int16"}
+    assert written == {"02_conv_2d", "03_conv_2d", "04_conv_2d"}  # the last reads 16 bits, and hands 8 on
+    assert compare_runtimes(model, exported.windows[:16], others=("tflm",)).max_steps <= 3
+    with pytest.raises(EdgeError, match=r"No layer that can have 16 bits is named '9\*'; choose among 01_conv_2d"):
+        quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(wide=("9*",)))
+
+
+def test_bias_correction_gives_every_channel_its_mean_back(exported: Exported) -> None:
+    plain = quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(observer="moving_average"))
+    mended = corrected(plain, exported.float_tflite, exported.calibration)
+    exact = layer_values(exported.float_tflite, exported.calibration)
+    graph = read_graph(plain)
+    last = graph.tensors[graph.outputs[0]].name  # without a ReLU
+    for name in ("01_conv_2d", "02_conv_2d", "03_conv_2d", last):
+        tensor = next(one for one in graph.tensors if one.name == name)
+
+        def shift(model: bytes, tensor: Tensor = tensor) -> float:
+            values = dequantize_values(
+                layer_values(model, exported.calibration)[tensor.name], tensor.scales[0], tensor.zero_points[0]
+            )
+            return float(np.abs((values - exact[tensor.name]).mean(axis=(0, 1, 2, 3)[: values.ndim - 1])).mean())
+
+        assert shift(mended) < 0.5 * shift(plain), name
 
 
 def test_given_range_replaces_the_observed_one(exported: Exported) -> None:
     # The Myo's raw byte in units of 1/16: the byte is the quantized input.
-    model = tflite.quantize_tflite(exported.float_tflite, exported.calibration, ranges={"input": (-8.0, 7.9375)})
+    model = quantize_tflite(exported.float_tflite, exported.calibration, ranges={"input": (-8.0, 7.9375)})
     graph = read_graph(model)
     given = graph.tensors[graph.inputs[0]]
     assert given.scales == pytest.approx((1 / 16,), rel=1e-6)
@@ -144,7 +187,6 @@ def test_given_range_replaces_the_observed_one(exported: Exported) -> None:
         ({"calibration": np.zeros((3, 80, 9), np.float32)}, "windows are"),
         ({"calibration": np.zeros((0, 80, 8), np.float32)}, "no calibration windows"),
         ({"calibration": np.full((1, 80, 8), np.nan, np.float32)}, "NaN"),
-        ({"observer": "median"}, "Unknown observer"),
         ({"ranges": {"nowhere": (0.0, 1.0)}}, "No activation is named"),
         ({"ranges": {"input": (1.0, 1.0)}}, "smaller and a larger"),
         ({"float_model": b"nothing"}, "no TFLite model"),
@@ -153,7 +195,7 @@ def test_given_range_replaces_the_observed_one(exported: Exported) -> None:
 def test_quantizing_refuses_in_one_line(exported: Exported, arguments: dict[str, object], message: str) -> None:
     given = {"float_model": exported.float_tflite, "calibration": exported.calibration, **arguments}
     with pytest.raises(EdgeError, match=message) as caught:
-        tflite.quantize_tflite(**given)  # type: ignore[arg-type]
+        quantize_tflite(**given)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
@@ -175,7 +217,7 @@ def test_layer_errors_match_layers_and_sort_the_worst_first(exported: Exported) 
 
 
 def test_layer_errors_point_at_a_clipped_layer(exported: Exported) -> None:
-    bad = tflite.quantize_tflite(exported.float_tflite, exported.calibration, ranges={"02_conv_2d": (0.0, 0.5)})
+    bad = quantize_tflite(exported.float_tflite, exported.calibration, ranges={"02_conv_2d": (0.0, 0.5)})
     by_name = {error.name: error for error in layer_errors(exported.float_tflite, bad, exported.windows[:32])}
     assert by_name["02_conv_2d"].clipped > 0.1
     assert by_name["01_conv_2d"].clipped < 0.01
@@ -202,7 +244,7 @@ class _LearnedQuery(torch.nn.Module):
 def test_constant_operand_of_batch_matmul_has_one_scale() -> None:
     torch.manual_seed(0)
     windows = torch.randn(32, 12, 16).numpy()
-    model = tflite.quantize_tflite(tflite.to_tflite(_LearnedQuery().eval(), (1, 12, 16)), windows, most_transposes=9)
+    model = quantize_tflite(tflite.to_tflite(_LearnedQuery().eval(), (1, 12, 16)), windows, most_transposes=9)
     graph = read_graph(model)
     operands = [graph.tensors[i] for op in graph.ops if op.name == "BATCH_MATMUL" for i in op.inputs]
     assert any(tensor.is_constant for tensor in operands), "the converter no longer makes the constant that this guards"
@@ -217,7 +259,9 @@ def test_weights_at_offsets_are_refused_by_tflm_and_repacked() -> None:
     )
     windows = torch.randn(32, 80, 8).numpy()
     float_model = tflite.to_tflite(module.eval(), (1, 80, 8))
-    as_quantizer_left_it = tflite._quantized(float_model, tflite._statistics(float_model, windows, "minmax"))
+    as_quantizer_left_it = from_quantizer(
+        float_model, ranges_of(float_model, observed(float_model, windows), QuantizePlan())
+    )
     assert read_graph(as_quantizer_left_it).weights_at_offsets, "the quantizer no longer does what this guards against"
     with pytest.raises(EdgeError, match="repack"):
         run_tflite(as_quantizer_left_it, windows, "tflm")
