@@ -17,11 +17,13 @@ from embridge_edge.export import tflite
 from embridge_edge.export.bias import corrected
 from embridge_edge.export.comparing import compare_runtimes, layer_errors
 from embridge_edge.export.flatbuffer import repack_inline
+from embridge_edge.export.mixing import Budget, mixes
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
 from embridge_edge.export.quantizing import from_quantizer, layers_of, quantize_tflite
 from embridge_edge.export.ranges import kinds_of, observed, ranges_of
 from embridge_edge.export.reading import dequantize_values
 from embridge_edge.export.running import RUNTIMES, Runtime, layer_values, run_onnx, run_tflite, tflm_arena_bytes
+from embridge_edge.export.sensitivity import sensitivity
 from embridge_edge.firmware_bridge.graph import Tensor, float_ops, macs, op_counts, peak_activation_bytes, read_graph
 from embridge_edge.model.student import Student, StudentShape
 from embridge_edge.recipe import TENSOR_KINDS, QuantizePlan
@@ -170,6 +172,34 @@ def test_bias_correction_gives_every_channel_its_mean_back(exported: Exported) -
             return float(np.abs((values - exact[tensor.name]).mean(axis=(0, 1, 2, 3)[: values.ndim - 1])).mean())
 
         assert shift(mended) < 0.5 * shift(plain), name
+
+
+def test_sensitivity_points_at_the_layer_with_a_bad_range(exported: Exported) -> None:
+    ranges = ranges_of(exported.float_tflite, observed(exported.float_tflite, exported.calibration), QuantizePlan())
+    ranges["02_conv_2d"] = (0.0, 8.0 * ranges["02_conv_2d"][1])  # of 255 steps, 32 are used
+    found = sensitivity(exported.float_tflite, ranges, exported.windows[:64], exported.decisions)
+    assert {layer.name for layer in found.layers} == set(layers_of(read_graph(exported.float_tflite)))
+    worst = max(found.layers, key=lambda layer: layer.alone.mean_removed_error)
+    assert worst.name == "02_conv_2d"
+    assert found.layers[0].without.mean_removed_error <= found.layers[-1].without.mean_removed_error
+    by_name = {layer.name: layer for layer in found.layers}
+    assert by_name["02_conv_2d"].wide is not None
+    assert by_name["02_conv_2d"].wide.mean_removed_error < 0.8 * found.whole.mean_removed_error
+    assert found.advice == '[quantize] wide = ["02_conv_2d"]'
+    assert found.whole.class_flips is not None
+
+
+def test_mixed_precision_takes_the_bad_layer_first_and_keeps_to_its_budget(exported: Exported) -> None:
+    ranges = ranges_of(exported.float_tflite, observed(exported.float_tflite, exported.calibration), QuantizePlan())
+    ranges["02_conv_2d"] = (0.0, 8.0 * ranges["02_conv_2d"][1])
+    curve = mixes(exported.float_tflite, ranges, exported.windows[:64], most=2)
+    assert curve[0].wide == () and curve[1].wide == ("02_conv_2d",)
+    assert [mix.damage.mean_removed_error for mix in curve] == sorted(
+        (mix.damage.mean_removed_error for mix in curve), reverse=True
+    )
+    assert curve[0].wide_macs == 0 < curve[1].wide_macs < curve[1].macs
+    tight = mixes(exported.float_tflite, ranges, exported.windows[:64], budget=Budget(size_bytes=curve[0].size_bytes))
+    assert tight[0] == curve[0] and len(tight) == 1
 
 
 def test_given_range_replaces_the_observed_one(exported: Exported) -> None:

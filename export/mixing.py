@@ -1,0 +1,107 @@
+"""Mixed precision: which layers get 16-bit activations, as a curve of damage against what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embridge_edge.compression.observers import Range
+from embridge_edge.export.quantizing import can_be_wide, layers_of, quantized, touching
+from embridge_edge.export.running import run_tflite
+from embridge_edge.export.sensitivity import Damage, Decide, damage_of
+from embridge_edge.firmware_bridge.graph import peak_activation_bytes, read_graph
+from embridge_edge.progress import SILENT, Progress
+
+Floats = npt.NDArray[np.float32]
+
+LEAST_GAIN = 0.02
+"""A layer that takes less than this share off the damage is not worth its bytes: it is within what another seed changes."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """One point of the curve.
+
+    Attributes:
+        wide: layers whose outputs have 16 bits, in the order in which they were taken.
+        damage: against the float model. size_bytes: of the file. peak_bytes: activations alive at once.
+        wide_macs: multiply-accumulates with a 16-bit operand, of `macs` in all.
+    """
+
+    wide: tuple[str, ...]
+    damage: Damage
+    size_bytes: int
+    peak_bytes: int
+    wide_macs: int
+    macs: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a mix may cost at the most; None is no limit."""
+
+    size_bytes: int | None = None
+    peak_bytes: int | None = None
+    wide_macs: int | None = None
+
+    def allows(self, mix: Mix) -> bool:
+        limits = ((self.size_bytes, mix.size_bytes), (self.peak_bytes, mix.peak_bytes), (self.wide_macs, mix.wide_macs))
+        return all(limit is None or cost <= limit for limit, cost in limits)
+
+
+def mixes(
+    float_model: bytes,
+    ranges: Mapping[str, Range],
+    windows: Floats,
+    decide: Decide | None = None,
+    *,
+    budget: Budget | None = None,
+    most: int | None = None,
+    progress: Progress = SILENT,
+) -> list[Mix]:
+    """Take layers to 16 bits one after the other, each time the one that helps most, as long as it helps and the budget holds.
+
+    Greedy, since layers are few and their errors nearly add up; every step tries all that are left.
+
+    Args:
+        ranges: of every activation. windows: float32 `[n, T, C]`, real ones that are not those of the ranges.
+        decide: outputs to gestures. most: layers in 16 bits at the most.
+
+    Returns: the curve, from full int8 on.
+    """
+    exact = run_tflite(float_model, windows)
+    graph = read_graph(float_model)
+    layers = {name: op for name, op in layers_of(graph).items() if can_be_wide(graph, name)}
+
+    macs = {graph.tensors[op.outputs[0]].name: op.macs for op in graph.ops}
+
+    def mix(wide: tuple[str, ...]) -> Mix:
+        model = quantized(float_model, ranges, wide=wide)
+        return Mix(
+            wide,
+            damage_of(exact, run_tflite(model, windows, "litert-ref"), decide),
+            len(model),
+            peak_activation_bytes(read_graph(model)),
+            sum(macs[name] for name in touching(graph, wide)),
+            sum(macs.values()),
+        )
+
+    curve = [mix(())]
+    limit = len(layers) if most is None else min(most, len(layers))
+    with progress.bar("mixed precision", limit, "layer") as advance:
+        while len(curve) <= limit:
+            left = [name for name in layers if name not in curve[-1].wide]
+            tried = [one for name in left if (budget or Budget()).allows(one := mix((*curve[-1].wide, name)))]
+            best = min(tried, key=lambda one: one.damage.mean_removed_error, default=None)
+            if best is None or best.damage.mean_removed_error > (1 - LEAST_GAIN) * curve[-1].damage.mean_removed_error:
+                break
+            curve.append(best)
+            advance(1)
+    return curve
