@@ -228,10 +228,14 @@ class StudentPlan:
 
 @dataclass(frozen=True)
 class DistillPlan(Augmentation):
-    """How the student learns from the teacher's embedding, the pose embeddings and the labels.
+    """How the student learns from the teacher's embedding and tokens, the pose embeddings and the labels.
 
-    Attributes: as those of `TrainPlan`; `teacher_weight` weighs 1 − cosine to the teacher's embedding, which is computed for
-        `teacher_windows` windows.
+    Attributes: as those of `TrainPlan`, and
+
+        teacher_weight: of 1 − cosine to the teacher's embedding, which is computed for `teacher_windows` windows.
+        token_weight: of 1 − cosine to each of the teacher's query tokens, read from the student's.
+        relation_weight: of the squared difference between the batch's cosines among students and among teachers.
+        unlabelled_share: share of a batch that is windows without label and pose, where the recordings have some.
     """
 
     steps: int = 3000
@@ -240,6 +244,9 @@ class DistillPlan(Augmentation):
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     teacher_weight: float = 1.0
+    token_weight: float = 0.0
+    relation_weight: float = 0.0
+    unlabelled_share: float = 0.0
     pose_weight: float = 0.5
     label_weight: float = 1.0
     label_smoothing: float = 0.05
@@ -247,7 +254,14 @@ class DistillPlan(Augmentation):
 
     def __post_init__(self) -> None:
         at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
+        at_least(self, 0, "token_weight", "relation_weight")
+        if not any((self.teacher_weight, self.token_weight, self.relation_weight, self.pose_weight, self.label_weight)):
+            raise EdgeError("Every weight of [distill] is 0 in the recipe, so nothing would be learnt; give one above 0.")
         at_least(self, 1, "steps", "teacher_windows")
+        if not 0 <= self.unlabelled_share < 1:
+            raise EdgeError(
+                f"unlabelled_share is {self.unlabelled_share:g} in the recipe; give 0 or more and less than 1."
+            )
         _check_training(self)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -12,29 +12,14 @@ from torch.nn import functional
 
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
+from embridge_edge.learning.lessons import Lesson
 from embridge_edge.learning.loop import Run, Schedule, fit
-from embridge_edge.learning.teacher import embed
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.student import Student, StudentShape
 from embridge_edge.model.teacher import Teacher
-from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import DistillPlan, StudentPlan
 
 Index = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a teacher says about some windows, computed once.
-
-    Attributes:
-        which: int64 `[n]`, indices of the windows.
-        embeddings: float32 `[n, embedding]`, the teacher's unit vectors.
-    """
-
-    which: Index
-    embeddings: Floats
 
 
 def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> StudentShape:
@@ -56,16 +41,6 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> Stud
     )
 
 
-def teach(
-    teacher: Teacher, windows: WindowSet, which: Index, most: int, seed: int, progress: Progress = SILENT
-) -> Lesson:
-    """The teacher's embeddings of at most `most` windows, drawn evenly over gestures and wearers."""
-    chosen = np.unique(EvenSampler(windows, which, seed).draw(0, most))
-    embeddings = embed(teacher, windows, chosen, progress, "teacher's embeddings")
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return Lesson(chosen, (embeddings / np.maximum(norms, 1e-9)).astype(np.float32))
-
-
 def distill_student(
     windows: WindowSet,
     which: Index,
@@ -76,12 +51,20 @@ def distill_student(
     temperature: float,
     run: Run,
 ) -> tuple[Student, nn.Linear]:
-    """Train a student on the windows `which`; those of the lesson are also drawn to the teacher's embedding.
+    """Train a student on the windows `which`; those of the lesson are also drawn to what the teacher says of them.
 
-    The loss is the sum, by the plan's weights, of 1 − cosine to the teacher's embedding, InfoNCE to the poses' embeddings and the
-    cross-entropy of a linear layer on the labels.
+    The loss is the sum, by the plan's weights, of
+
+    * 1 − cosine to the teacher's embedding;
+    * the mean of 1 − cosine over the teacher's query tokens, which a linear layer that is not kept reads from the student's own tokens
+      (FitNets, Romero et al. 2015, on EMBridge's queries);
+    * the mean squared difference between the batch's cosines among students and among teachers (similarity-preserving, Tung and
+      Mori 2019): what is near what, whatever the space;
+    * InfoNCE to the poses' embeddings; and the cross-entropy of a linear layer on the labels.
 
     Args:
+        which: windows with a label or a pose. lesson: may hold unlabelled windows besides, which only the first three terms see; they
+            make `unlabelled_share` of each batch.
         temperature: τ of InfoNCE, the teacher's.
 
     Returns: the student in evaluation mode, and the linear layer from its embedding to the gestures.
@@ -90,24 +73,52 @@ def distill_student(
     torch.manual_seed(seed)
     student = Student(shape)
     to_labels = nn.Linear(shape.embedding, max(1, len(windows.gestures)))
-    trained = nn.ModuleDict({"student": student, "labels": to_labels})
+    to_tokens = (
+        nn.Linear(shape.queries * shape.widths[-1], lesson.tokens[0].size) if plan.token_weight else nn.Identity()
+    )
+    trained = nn.ModuleDict({"student": student, "labels": to_labels, "tokens": to_tokens})
     sampler = EvenSampler(windows, which, seed + 3)
     place = np.full(len(windows), -1, np.int64)
     place[lesson.which] = np.arange(len(lesson.which))
-    lessons = torch.from_numpy(lesson.embeddings)
+    others = np.setdiff1d(lesson.which, which)
+    strange = round(plan.unlabelled_share * plan.batch) if len(others) else 0
 
     teacher.pose.to(world.device).eval()
 
-    def loss(step: int) -> Tensor:
-        drawn = sampler.draw(step, plan.batch)
-        x = emg_batch(windows, drawn, step, seed, shifted=plan.time_shift, world=world)
-        out = student(augmented(x, plan, windows.chain, world))
-        unit = world.gather(functional.normalize(out, dim=-1))
-        total = unit.new_zeros(())
+    def drawn_at(step: int) -> Index:
+        drawn = sampler.draw(step, plan.batch - strange)
+        if not strange:
+            return drawn
+        more = np.random.default_rng([seed, step, 7]).integers(len(others), size=strange)
+        return np.concatenate([drawn, others[more]])
+
+    def from_teacher(tokens: Tensor, unit: Tensor, drawn: Index) -> Tensor:
+        """The terms that need the teacher's word, over the windows of the batch that it has spoken of."""
         taught = place[drawn] >= 0
-        if plan.teacher_weight and taught.any():
-            cosine = (unit[torch.from_numpy(taught)] * world.to(lessons[place[drawn[taught]]])).sum(dim=-1)
-            total = total + plan.teacher_weight * (1.0 - cosine).mean()
+        total = unit.new_zeros(())
+        if not taught.any():
+            return total
+        places, rows = place[drawn[taught]], torch.from_numpy(np.flatnonzero(taught)).to(unit.device)
+        said = world.to(torch.from_numpy(lesson.embeddings(places)))
+        if plan.teacher_weight:
+            total = total + plan.teacher_weight * (1.0 - (unit[rows] * said).sum(dim=-1)).mean()
+        if plan.token_weight:
+            read = to_tokens(tokens[rows]).reshape(len(rows), *lesson.tokens.shape[1:])
+            wanted = world.to(torch.from_numpy(lesson.unit_tokens(places)))
+            cosine = (functional.normalize(read, dim=-1) * wanted).sum(dim=-1)
+            total = total + plan.token_weight * (1.0 - cosine).mean()
+        if plan.relation_weight:
+            total = total + plan.relation_weight * losses.relation_loss(unit[rows], said)
+        return total
+
+    def loss(step: int) -> Tensor:
+        drawn = drawn_at(step)
+        x = emg_batch(windows, drawn, step, seed, shifted=plan.time_shift, world=world)
+        own = student.tokens(augmented(x, plan, windows.chain, world))
+        out = student.embed(own)
+        unit = world.gather(functional.normalize(out, dim=-1))
+        tokens = world.gather(own.flatten(1)) if plan.token_weight else unit
+        total = from_teacher(tokens, unit, drawn)
         if plan.pose_weight:
             poses = world.to(torch.from_numpy(windows.poses(drawn)))
             posed = torch.isfinite(poses).any(dim=-1).any(dim=-1)

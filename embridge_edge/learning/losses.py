@@ -89,6 +89,17 @@ def aligned_feature(queries: Tensor, pose: Tensor, *, best: bool) -> Tensor:
     return unit[torch.arange(len(unit)), chosen]
 
 
+def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of cosines between the windows of a batch (similarity-preserving distillation, Tung and Mori 2019).
+
+    Args:
+        student, teacher: unit vectors `[n, d]`; their widths may differ.
+    """
+    apart = student @ student.T - teacher @ teacher.T
+    pairs = max(1, len(student) * (len(student) - 1))  # the diagonal is 0
+    return apart.square().sum() / pairs
+
+
 def label_loss(scores: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy over the windows that have a label (≥ 0); 0 where none has."""
     known = labels >= 0

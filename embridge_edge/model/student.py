@@ -245,10 +245,18 @@ class Student(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.embed(self.tokens(windows))
+
+    def tokens(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows `[B, T, C]` to what each query has gathered, `[B, 1, queries, width]`."""
         # Four axes all the way, [B, 1, T', C]: with three, the converted graph has one RESHAPE more.
         values = self.blocks(windows.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         attention = torch.softmax(self.scores(values).permute(0, 1, 3, 2), dim=-1)
-        return cast(torch.Tensor, self.embedding(torch.matmul(attention, values).flatten(1)))
+        return torch.matmul(attention, values)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens to the embedding `[B, D]`."""
+        return cast(torch.Tensor, self.embedding(tokens.flatten(1)))
 
 
 def parameters_count(module: nn.Module) -> int:

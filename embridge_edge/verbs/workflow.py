@@ -261,7 +261,8 @@ def distill_checkpoint(
     """Distil a teacher into a student on a job's training windows, and fit the student's heads."""
     from typing import cast
 
-    from embridge_edge.learning.distill import distill_student, student_shape, teach
+    from embridge_edge.learning.distill import distill_student, student_shape
+    from embridge_edge.learning.lessons import teach
     from embridge_edge.learning.teacher import embed, pose_embeddings
     from embridge_edge.model.checkpoint import Checkpoint, tensors_of
     from embridge_edge.model.teacher import Teacher
@@ -277,7 +278,8 @@ def distill_checkpoint(
     job = replace(job, windows=job.windows.with_chain(teacher.chain))
     master = cast(Teacher, teacher.network())
     plan = shortened(recipe.distill, share, len(job.train))
-    lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress)
+    unlabelled = job.unlabelled if plan.unlabelled_share else None
+    lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled)
     shape = student_shape(job.windows, recipe.student, master.shape.embedding)
     network, to_labels = distill_student(
         job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature, run
