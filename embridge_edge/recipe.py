@@ -256,7 +256,9 @@ class DistillPlan(Augmentation):
         at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
         at_least(self, 0, "token_weight", "relation_weight")
         if not any((self.teacher_weight, self.token_weight, self.relation_weight, self.pose_weight, self.label_weight)):
-            raise EdgeError("Every weight of [distill] is 0 in the recipe, so nothing would be learnt; give one above 0.")
+            raise EdgeError(
+                "Every weight of [distill] is 0 in the recipe, so nothing would be learnt; give one above 0."
+            )
         at_least(self, 1, "steps", "teacher_windows")
         if not 0 <= self.unlabelled_share < 1:
             raise EdgeError(

@@ -1,0 +1,51 @@
+"""The budget is kept, and used."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embridge_edge.compression.sizing import StudentBudget, cost_of, largest_student
+from embridge_edge.errors import EdgeError
+from embridge_edge.model.student import Block, Student, StudentShape, parameters_count
+
+
+@given(
+    steps=st.sampled_from([16, 80, 400]),
+    channels=st.sampled_from([8, 16, 48]),
+    flash=st.sampled_from([20_000, 60_000, 96_000, 400_000]),
+    macs=st.sampled_from([100_000, 300_000, 2_000_000]),
+    block=st.sampled_from(["conv", "separable"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_budget_is_kept_and_nothing_larger_would(
+    steps: int, channels: int, flash: int, macs: int, block: Block
+) -> None:
+    budget = StudentBudget(flash_bytes=flash, ram_bytes=40_000, macs=macs)
+    try:
+        shape = largest_student(steps, channels, 64, budget, block=block)
+    except EdgeError as error:
+        assert "the smallest takes" in str(error) and "\n" not in str(error)
+        return
+    cost = cost_of(shape)
+    assert cost.flash_bytes <= flash and cost.ram_bytes <= 40_000 and cost.macs == shape.macs <= macs
+    more = StudentBudget(flash_bytes=2 * flash, ram_bytes=80_000, macs=2 * macs)
+    assert largest_student(steps, channels, 64, more, block=block).parameters_count >= shape.parameters_count
+
+
+def test_no_limit_gives_the_largest_of_the_ladder() -> None:
+    shape = largest_student(80, 8, 64, StudentBudget())
+    assert len(shape.widths) == 6 and max(shape.widths) == 256
+
+
+def test_weights_are_counted_as_the_network_has_them() -> None:
+    shape = StudentShape.fitting(80, 8)
+    biases = sum(shape.widths) + shape.embedding
+    norms = 2 * sum(shape.widths)  # fold into weights, and leave a bias
+    assert cost_of(shape).flash_bytes == parameters_count(Student(shape)) - norms - shape.embedding + 9 * biases
+
+
+def test_impossible_budget_says_what_the_smallest_takes() -> None:
+    with pytest.raises(EdgeError, match=r"the smallest takes flash_bytes [\d,]+ \(budget 100\) and macs"):
+        largest_student(80, 8, 64, StudentBudget(flash_bytes=100, macs=100))
