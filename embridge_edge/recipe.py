@@ -209,16 +209,52 @@ class TrainPlan(Augmentation):
 
 
 @dataclass(frozen=True)
-class StudentPlan:
-    """Shape of the student: convolutions that fold, few-query attention pooling. One width, kernel and stride per block."""
+class StudentBudget:
+    """What a student may take in int8; None (`false` in a recipe file) is no limit.
 
+    Attributes:
+        flash_bytes: weights, biases and multipliers. ram_bytes: activations alive at once. macs: multiply-accumulates of a window.
+    """
+
+    flash_bytes: int | None = None
+    ram_bytes: int | None = None
+    macs: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "flash_bytes", "ram_bytes", "macs")
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """Shape of the student.
+
+    Attributes:
+        family: "conv", convolutions that fold and few-query attention pooling, or "transformer", a stem of convolutions, a Transformer
+            encoder and a Q-Former whose norms fold.
+        budget: of a convolutional student; `distill` then picks width and depth, and the next three say nothing.
+        widths, kernels, strides: of a convolutional student, one per block.
+        queries: learned queries that read the time steps.
+        width, blocks, heads, query_blocks: of a Transformer student. halvings: convolutions of stride 2 before it.
+    """
+
+    family: Literal["conv", "transformer"] = "conv"
+    budget: StudentBudget | None = None
     widths: tuple[int, ...] = (32, 64, 64, 64)
     kernels: tuple[int, ...] = (5, 5, 3, 3)
     strides: tuple[int, ...] = (1, 2, 2, 1)
     queries: int = 4
+    width: int = 64
+    blocks: int = 2
+    heads: int = 4
+    query_blocks: int = 1
+    halvings: int = 3
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "widths", "kernels", "strides", "queries")
+        at_least(self, 1, "widths", "kernels", "strides", "queries", "width", "blocks", "heads")
+        at_least(self, 0, "query_blocks", "halvings")
+        one_of(self, "family", ("conv", "transformer"))
+        if self.budget is not None and self.family != "conv":
+            raise EdgeError("A budget picks the size of a convolutional student; leave it out, or set family to conv.")
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0 or max(self.strides) > 2:
             raise EdgeError(
                 f"The student has widths {list(self.widths)}, kernels {list(self.kernels)} and strides "

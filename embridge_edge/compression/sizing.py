@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import Block, StudentShape, convolution_plan
+from embridge_edge.recipe import StudentBudget
 
 WIDTHS = (*range(8, 64, 4), *range(64, 129, 8), *range(144, 257, 16))
 """Widths that are tried: int8 kernels take four channels at a time, and past 64 finer steps make no other network."""
@@ -16,19 +17,6 @@ KERNEL = 5
 LAST_KERNELS = 3
 BYTES_PER_CHANNEL = 9
 """Beside its weights an output channel has a bias of four bytes, a multiplier of four and a shift of one."""
-
-
-@dataclass(frozen=True)
-class StudentBudget:
-    """What a student may take; None is no limit.
-
-    Attributes:
-        flash_bytes: weights, biases and multipliers. ram_bytes: activations alive at once. macs: multiply-accumulates of a window.
-    """
-
-    flash_bytes: int | None = None
-    ram_bytes: int | None = None
-    macs: int | None = None
 
 
 @dataclass(frozen=True)

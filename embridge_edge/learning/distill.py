@@ -10,21 +10,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from embridge_edge.compression.sizing import largest_student
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
 from embridge_edge.learning.lessons import Lesson
 from embridge_edge.learning.loop import Run, Schedule, fit
 from embridge_edge.learning.windows import WindowSet
-from embridge_edge.model.student import Student, StudentShape
+from embridge_edge.model.student import StudentShape
+from embridge_edge.model.students import AnyShape, AnyStudent, new_student, token_width
 from embridge_edge.model.teacher import Teacher
+from embridge_edge.model.transformer_student import TransformerShape
 from embridge_edge.recipe import DistillPlan, StudentPlan
 
 Index = npt.NDArray[np.int64]
 
 
-def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> StudentShape:
-    """The shape that a plan becomes for a data set; blocks whose stride the window is too short for do not stride."""
+def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyShape:
+    """The shape that a plan becomes for a data set.
+
+    A plan with a budget becomes the largest convolutional student that keeps to it. Blocks whose stride the window is too short for
+    do not stride, and a Transformer's stem halves no further than four tokens.
+
+    Raises:
+        EdgeError: nothing keeps to the budget, or the numbers make no student.
+    """
     steps, columns = windows.chain.input_shape
+    if plan.budget is not None:
+        return largest_student(steps, columns, embedding, plan.budget, queries=plan.queries)
+    if plan.family == "transformer":
+        halvings = min(plan.halvings, max(0, int(np.log2(max(1, steps / 4)))))
+        return TransformerShape(
+            steps=steps,
+            channels=columns,
+            width=plan.width,
+            blocks=plan.blocks,
+            heads=plan.heads,
+            halvings=halvings,
+            queries=plan.queries,
+            query_blocks=plan.query_blocks,
+            embedding=embedding,
+        )
     strides, left = [], steps
     for stride in plan.strides:
         taken = stride if -(-left // stride) >= min(steps, 4) else 1
@@ -46,11 +71,11 @@ def distill_student(
     which: Index,
     lesson: Lesson,
     teacher: Teacher,
-    shape: StudentShape,
+    shape: AnyShape,
     plan: DistillPlan,
     temperature: float,
     run: Run,
-) -> tuple[Student, nn.Linear]:
+) -> tuple[AnyStudent, nn.Linear]:
     """Train a student on the windows `which`; those of the lesson are also drawn to what the teacher says of them.
 
     The loss is the sum, by the plan's weights, of
@@ -71,11 +96,9 @@ def distill_student(
     """
     seed, world = run.seed, run.world
     torch.manual_seed(seed)
-    student = Student(shape)
+    student = new_student(shape)
     to_labels = nn.Linear(shape.embedding, max(1, len(windows.gestures)))
-    to_tokens = (
-        nn.Linear(shape.queries * shape.widths[-1], lesson.tokens[0].size) if plan.token_weight else nn.Identity()
-    )
+    to_tokens = nn.Linear(token_width(shape), lesson.tokens[0].size) if plan.token_weight else nn.Identity()
     trained = nn.ModuleDict({"student": student, "labels": to_labels, "tokens": to_tokens})
     sampler = EvenSampler(windows, which, seed + 3)
     place = np.full(len(windows), -1, np.int64)

@@ -89,9 +89,9 @@ class Checkpoint:
 def new_network(kind: str, shape: Mapping[str, Any]) -> nn.Module:
     """A fresh network of a kind and shape."""
     if kind == "student":
-        from embridge_edge.model.student import Student, StudentShape
+        from embridge_edge.model.students import new_student, shape_of
 
-        return Student(StudentShape.from_dict(shape))
+        return new_student(shape_of(shape))
     from embridge_edge.model.teacher import Teacher, TeacherShape
 
     return Teacher(TeacherShape.from_dict(shape))

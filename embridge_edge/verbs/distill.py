@@ -59,7 +59,7 @@ def distill(
     from embridge_edge.artifacts import sha256_of_file
     from embridge_edge.learning.loop import Run, key_of
     from embridge_edge.model.checkpoint import CHECKPOINT_FILES, load_checkpoint, save_checkpoint
-    from embridge_edge.model.student import StudentShape
+    from embridge_edge.model.students import shape_of
     from embridge_edge.verbs.train import forget
     from embridge_edge.verbs.workflow import choose_split, distill_checkpoint, job_for, read_windows
     from embridge_edge.verbs.workspace import fingerprint, refuse_around, refuse_inside
@@ -78,7 +78,7 @@ def distill(
     student = distill_checkpoint(job, master, plan, Run(seed, "student", state, key, progress), parents=[parent])
     save_checkpoint(student, out)
     forget(state)
-    shape = StudentShape.from_dict(student.shape)
+    shape = shape_of(student.shape)
     return DistillReport(
         checkpoint=out,
         parameters=shape.parameters_count,

@@ -95,12 +95,12 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
     """Sizes, operations, host latency and fit of the files that ship."""
     from embridge_edge.artifacts import read_json
     from embridge_edge.hardware.host import host_facts
-    from embridge_edge.model.student import StudentShape
+    from embridge_edge.model.students import shape_of
     from embridge_edge.verbs.profile import profile
 
     artifacts: list[dict[str, Any]] = []
     latency: list[dict[str, Any]] = []
-    parameters = StudentShape.from_dict(read_json(out / "student" / "model.json")["shape"]).parameters_count
+    parameters = shape_of(read_json(out / "student" / "model.json")["shape"]).parameters_count
     for name in ("student_int8.tflite", "student.tflite", "student_int8.onnx", "student.onnx"):
         measured = profile(out / name, target="host", budget_s=LATENCY_BUDGET_S)
         cost = measured.cost

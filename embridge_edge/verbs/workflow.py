@@ -265,6 +265,7 @@ def distill_checkpoint(
     from embridge_edge.learning.lessons import teach
     from embridge_edge.learning.teacher import embed, pose_embeddings
     from embridge_edge.model.checkpoint import Checkpoint, tensors_of
+    from embridge_edge.model.students import stored_shape
     from embridge_edge.model.teacher import Teacher
 
     if teacher.kind != "teacher":
@@ -296,7 +297,7 @@ def distill_checkpoint(
         origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ())})
     return Checkpoint(
         kind="student",
-        shape=shape.to_dict(),
+        shape=stored_shape(shape),
         tensors=tensors_of(network),
         chain=job.windows.chain,
         gestures=job.windows.gestures,

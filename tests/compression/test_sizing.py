@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embridge_edge.compression.sizing import StudentBudget, cost_of, largest_student
+from embridge_edge.compression.sizing import cost_of, largest_student
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import Block, Student, StudentShape, parameters_count
+from embridge_edge.recipe import StudentBudget
 
 
 @given(

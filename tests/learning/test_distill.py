@@ -32,7 +32,7 @@ BY_TEACHER = DistillPlan(
     steps=80, batch=16, learning_rate=5e-3, teacher_weight=1.0, pose_weight=0.0, label_weight=0.0,
     gain_jitter=0.0, channel_jitter=0.0, rotation=0.0, time_shift=False,
 )  # fmt: skip
-SHAPE = StudentPlan((16, 16), (3, 3), (2, 2), 2)
+SHAPE = StudentPlan(widths=(16, 16), kernels=(3, 3), strides=(2, 2), queries=2)
 
 
 def taught(windows: WindowSet) -> Teacher:

@@ -230,7 +230,7 @@ def test_teacher_and_student_learn_from_whatever_is_known(
         LIBRARY.pose(name) is not None for name in windows.gestures
     ]
     lesson = teach(teacher, windows, which, 100, 0)
-    shape = student_shape(windows, StudentPlan((8, 8), (3, 3), (2, 2), 2), 8)
+    shape = student_shape(windows, StudentPlan(widths=(8, 8), kernels=(3, 3), strides=(2, 2), queries=2), 8)
     student, to_labels = distill_student(
         windows, which, lesson, teacher, shape, DistillPlan(steps=3, batch=8), 0.07, Run()
     )
@@ -276,7 +276,7 @@ def test_student_is_reproducible_and_goes_on(
 ) -> None:
     teacher, which = trained(people), training_windows(people, None)
     lesson: Lesson = teach(teacher, people, which, 50, 0)
-    shape = student_shape(people, StudentPlan((8, 8), (3, 3), (2, 2), 2), 8)
+    shape = student_shape(people, StudentPlan(widths=(8, 8), kernels=(3, 3), strides=(2, 2), queries=2), 8)
     plan = DistillPlan(steps=8, batch=8)
 
     def distilled(state: Path | None = None) -> torch.nn.Module:
@@ -304,6 +304,6 @@ def test_strides_that_a_short_window_cannot_bear_are_left_out(
 ) -> None:
     chain = ChainPlan(window_ms=200.0, hop_ms=50.0, features=("LOGRMS",), frame_ms=50.0)
     windows = cut([recording()], chain=chain)
-    shape = student_shape(windows, StudentPlan((8, 8, 8), (3, 3, 3), (2, 2, 1), 2), 8)
+    shape = student_shape(windows, StudentPlan(widths=(8, 8, 8), kernels=(3, 3, 3), strides=(2, 2, 1), queries=2), 8)
     assert shape.steps == 4
     assert shape.strides == (1, 1, 1)
