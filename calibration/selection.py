@@ -52,8 +52,41 @@ class Coverage:
     gesture_shares: dict[str, float]
     channels: tuple[ChannelRange, ...]
 
+    @property
+    def saturated_share(self) -> float:
+        """Share of all judged samples that the int8 input clips."""
+        return float(np.mean([channel.saturated_share for channel in self.channels])) if self.channels else 0.0
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def refuse_uncovered(found: Coverage, windows: WindowSet, which: Index, most_saturated: float) -> None:
+    """Refuse a calibration set that lacks a gesture or leaves too much outside its range.
+
+    Args:
+        found: what the set covers. which: the training windows that it was chosen from. most_saturated: share of judged samples
+            that may be clipped.
+
+    Raises:
+        EdgeError: says what is lacking.
+    """
+    trained = np.unique(windows.labels[which])
+    lacking = [
+        windows.gestures[label] for label in trained if label >= 0 and not found.gesture_shares[windows.gestures[label]]
+    ]
+    if lacking:
+        raise EdgeError(
+            f"The calibration set of {found.windows} windows holds none of {', '.join(lacking)}; raise windows in the recipe's "
+            "[quantize]."
+        )
+    if found.saturated_share > most_saturated:
+        worst = max(found.channels, key=lambda channel: channel.saturated_share)
+        raise EdgeError(
+            f"{100 * found.saturated_share:.2f} % of the judged samples lie outside the calibration range (allowed "
+            f"{100 * most_saturated:.2f}), most in column {worst.channel}: {worst.test_low:.3g} to {worst.test_high:.3g} beside "
+            f"{worst.calibration_low:.3g} to {worst.calibration_high:.3g}; calibrate with more windows, or on more recordings."
+        )
 
 
 def select_windows(windows: WindowSet, which: Index, count: int, seed: int) -> Index:

@@ -313,7 +313,7 @@ class QuantizePlan:
     """Post-training quantization: how many calibration windows, and how ranges come from them.
 
     Attributes:
-        windows: of the calibration set.
+        windows: of the calibration set. most_saturated: share of the judged samples that may lie outside its range.
         observer: how values become a range (`compression.observers.range_of`).
         observers: others for classes of activations: names of `TENSOR_KINDS` to observers.
         percentile: share of the values that the percentile observer keeps.
@@ -324,6 +324,7 @@ class QuantizePlan:
     """
 
     windows: int = 512
+    most_saturated: float = 0.001
     observer: Observer = "minmax"
     observers: Mapping[str, Observer] = field(default_factory=dict)
     percentile: float = 0.9999
@@ -333,6 +334,7 @@ class QuantizePlan:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows")
+        at_least(self, 0, "most_saturated")
         one_of(self, "observer", OBSERVERS)
         for kind, observer in self.observers.items():
             if kind not in TENSOR_KINDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.artifacts import folder_written_by_rename, read_json, write_json
+from embridge_edge.compression.equalising import equalised
 from embridge_edge.compression.folding import folded
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
@@ -18,6 +19,7 @@ from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.model.checkpoint import Checkpoint
+from embridge_edge.model.student import Student
 from embridge_edge.recipe import QuantizePlan
 
 Floats = npt.NDArray[np.float32]
@@ -50,10 +52,18 @@ def quantize_student(
         calibration: float32 `[n, steps, columns]`, inputs of the network.
     """
     network, shape = folded(student), (1, *student.chain.input_shape)
+    if plan.equalise:
+        import torch
+
+        if not isinstance(network, Student):
+            raise EdgeError(
+                "equalise evens out convolutions, and this student is a Transformer; leave it out of [quantize]."
+            )
+        network = equalised(network, torch.from_numpy(calibration))
     bare = to_tflite(network, shape)
     about = student.child_metadata()
     provenance = dict(about["provenance"]) | {
-        "quantization": {"scheme": "static int8", "observer": plan.observer, "windows": len(calibration)}
+        "quantization": {"scheme": "static int8", **asdict(plan), "windows": len(calibration)}
     }
     return QuantizedModel(
         int8=metadata.attach(quantize_tflite(bare, calibration, plan), {**about, "provenance": provenance}),

@@ -91,7 +91,7 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
     """Choose calibration windows from a job's training side and quantize a student with them."""
     from dataclasses import replace
 
-    from embridge_edge.calibration.selection import coverage, select_windows
+    from embridge_edge.calibration.selection import coverage, refuse_uncovered, select_windows
     from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import quantize_student
     from embridge_edge.verbs.workflow import refuse_other_chain
@@ -103,6 +103,7 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
     chosen = select_windows(windows, job.train, recipe.quantize.windows, seed)
     judged = job.test if len(job.test) else job.train
     covered = coverage(windows, chosen, judged[:: max(1, len(judged) // 20_000)])
+    refuse_uncovered(covered, windows, job.train, recipe.quantize.most_saturated)
     return quantize_student(student, windows.inputs(chosen), covered.to_json(), recipe.quantize)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embridge_edge.calibration.selection import STRONGEST_SHARE, coverage, select_windows
+from embridge_edge.calibration.selection import STRONGEST_SHARE, coverage, refuse_uncovered, select_windows
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import read_library
@@ -95,3 +95,15 @@ def test_account_of_wearers_gestures_and_rest(windows: WindowSet) -> None:
     }
     assert found.rest_share == pytest.approx(np.mean(labels <= 0))
     assert set(found.to_json()) >= {"windows", "channels", "rest_share"}
+
+
+def test_a_set_that_covers_is_let_through_and_others_are_one_line(windows: WindowSet) -> None:
+    which = np.flatnonzero(windows.labels >= 0)
+    chosen = select_windows(windows, which, 200, 0)
+    refuse_uncovered(coverage(windows, chosen, which), windows, which, 0.001)
+    resting = which[windows.labels[which] == 0]
+    with pytest.raises(EdgeError, match="holds none of fist, flexion; raise windows"):
+        refuse_uncovered(coverage(windows, resting, which), windows, which, 1.0)
+    quiet = np.array([which[windows.labels[which] == label][0] for label in range(3)])
+    with pytest.raises(EdgeError, match=r"% of the judged samples lie outside the calibration range \(allowed 0\.10\)"):
+        refuse_uncovered(coverage(windows, quiet, which), windows, which, 0.001)
