@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from embridge_edge.artifacts import write_json
+from embridge_edge.errors import GateMissed
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe, find_recipe
 from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from embridge_edge.export.quantized import QuantizedModel
+    from embridge_edge.export.sensitivity import Damage, Decide, Sensitivity
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.verbs.workflow import Job
+
+    Floats = npt.NDArray[np.float32]
+
+
+JUDGED_WINDOWS = 1000
+LAYER_WINDOWS = 200
+MOST_SHOWN = 5
+SENSITIVITY = "sensitivity.json"
 
 
 @dataclass(frozen=True)
 class QuantizeReport:
-    """The int8 model, and what its ranges were taken from."""
+    """The int8 model, what its ranges were taken from, and what it lost.
+
+    Attributes:
+        damage: on windows of the test side (of the training side where nothing is tested): see `export.sensitivity.Damage`.
+        limit: of class flips, by the recipe's gates; None where there is none.
+        sensitivity: layer by layer, where it was asked for or the limit is missed.
+    """
 
     folder: Path
     int8_bytes: int
@@ -28,16 +48,49 @@ class QuantizeReport:
     input_scale: float
     input_zero_point: int
     coverage: dict[str, Any]
+    damage: Damage
+    judged_windows: int
+    limit: float | None
+    sensitivity: Sensitivity | None
+
+    @property
+    def ok(self) -> bool:
+        flips = self.damage.class_flips
+        return self.limit is None or flips is None or flips <= self.limit
 
     def text(self) -> str:
-        return (
+        flips = self.damage.class_flips
+        lines = [
             f"int8: {self.int8_bytes:,} bytes (float {self.float_bytes:,}), input scale {self.input_scale:g} zero point "
             f"{self.input_zero_point}, ranges from {self.coverage['windows']} windows of {self.coverage['wearers']} wearers in "
-            f"{self.coverage['sessions']} sessions, {100 * self.coverage['rest_share']:.0f} % without an active gesture\n{self.folder}"
-        )
+            f"{self.coverage['sessions']} sessions, {100 * self.coverage['rest_share']:.0f} % without an active gesture",
+            f"against float on {self.judged_windows} windows: mean-removed error {self.damage.mean_removed_error:.3f}, "
+            + ("nothing decides" if flips is None else f"class flips {100 * flips:.2f} %"),
+        ]
+        return "\n".join([*lines, *self.layer_lines(), str(self.folder)])
+
+    def layer_lines(self) -> list[str]:
+        """The layers that hurt most, and the recipe line that mends most."""
+        if self.sensitivity is None:
+            return []
+        lines = ["  layer                error alone   left float   16-bit output"]
+        worst = sorted(self.sensitivity.layers, key=lambda layer: -layer.alone.mean_removed_error)
+        for layer in worst[:MOST_SHOWN]:
+            wide = "–" if layer.wide is None else f"{layer.wide.mean_removed_error:.4f}"
+            errors = f"{layer.alone.mean_removed_error:11.4f}  {layer.without.mean_removed_error:11.4f}  {wide:>14}"
+            lines.append(f"  {layer.name:20} {errors}")
+        advice = self.sensitivity.advice
+        return [*lines, f"  mends most: {advice}" if advice else "  no single layer's 16 bits mend a tenth of it"]
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "folder": str(self.folder)}
+        layers = None if self.sensitivity is None else self.sensitivity.to_json()
+        return {
+            **vars(self),
+            "folder": str(self.folder),
+            "damage": asdict(self.damage),
+            "sensitivity": layers,
+            "ok": self.ok,
+        }
 
 
 def quantize(
@@ -47,17 +100,22 @@ def quantize(
     out: Path,
     *,
     format: str | None = None,
+    layers: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> QuantizeReport:
     """Quantize a student to int8, with calibration windows from the training side of the split that it was trained with.
 
+    Where more decisions flip than the recipe's gates allow, or `layers` asks for it, every layer is quantized alone, left float and
+    given 16 bits, and the report names the recipe line that mends most.
+
     Args:
         student: checkpoint folder. data: recordings. recipe: name or file. out: folder for the quantized model.
 
     Raises:
-        EdgeError: no student, recordings of another band, or a graph in which something stayed float.
+        EdgeError: no student, recordings of another band, a calibration set that does not cover, or a graph in which something
+            stayed float.
     """
     from embridge_edge.export.quantized import QUANTIZED_FILES, save_quantized
     from embridge_edge.export.reading import read_artifact
@@ -66,7 +124,7 @@ def quantize(
     from embridge_edge.verbs.workspace import refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
-    refuse_existing(out, force, QUANTIZED_FILES)
+    refuse_existing(out, force, (*QUANTIZED_FILES, SENSITIVITY))
     refuse_inside(out, data)
     for given in (data, student):
         refuse_around(out, given)
@@ -74,7 +132,14 @@ def quantize(
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
     model = quantized(job, checkpoint, plan, seed)
+    judged = _judged_inputs(job, checkpoint, seed)
+    lost = damage(model, checkpoint, judged)
+    limit = plan.gates.class_flips
+    missed = limit is not None and lost.class_flips is not None and lost.class_flips > limit
+    found = sensitivity_of(model, checkpoint, judged, plan, progress) if layers or missed else None
     save_quantized(model, out)
+    if found is not None:
+        write_json(out / SENSITIVITY, found.to_json())
     about = read_artifact(out / "student_int8.tflite")
     assert about.input_scale is not None and about.input_zero_point is not None  # noqa: S101 (quantize_tflite refuses else)
     return QuantizeReport(
@@ -84,7 +149,48 @@ def quantize(
         input_scale=about.input_scale,
         input_zero_point=about.input_zero_point,
         coverage=dict(model.coverage),
+        damage=lost,
+        judged_windows=len(judged),
+        limit=limit,
+        sensitivity=found,
     )
+
+
+def _judged_inputs(job: Job, student: Checkpoint, seed: int) -> Floats:
+    """Some windows that the model was not trained on, where there are any, as the network takes them."""
+    import numpy as np
+
+    side = job.test if len(job.test) else job.train
+    chosen = np.random.default_rng([seed, 8]).choice(side, size=min(JUDGED_WINDOWS, len(side)), replace=False)
+    return job.windows.with_chain(student.chain).inputs(np.sort(chosen))
+
+
+def damage(model: QuantizedModel, student: Checkpoint, inputs: Floats) -> Damage:
+    """What int8 costs at the output of a student, on LiteRT's reference kernels."""
+    from embridge_edge.export.running import run_tflite
+    from embridge_edge.export.sensitivity import damage_of
+
+    exact, got = run_tflite(model.float32, inputs), run_tflite(model.int8, inputs, "litert-ref")
+    return damage_of(exact, got, _decide(student))
+
+
+def sensitivity_of(
+    model: QuantizedModel, student: Checkpoint, inputs: Floats, plan: Recipe, progress: Progress = SILENT
+) -> Sensitivity:
+    """Which layer hurts, with the ranges that the plan gives."""
+    from embridge_edge.export.quantizing import layers_named
+    from embridge_edge.export.ranges import observed, ranges_of
+    from embridge_edge.export.sensitivity import sensitivity
+    from embridge_edge.firmware_bridge.graph import read_graph
+
+    ranges = ranges_of(model.float32, observed(model.float32, model.calibration), plan.quantize)
+    some = inputs[:: -(-len(inputs) // LAYER_WINDOWS)]
+    wide = layers_named(read_graph(model.float32), plan.quantize.wide)
+    return sensitivity(model.float32, ranges, some, _decide(student), wide=wide, progress=progress)
+
+
+def _decide(student: Checkpoint) -> Decide | None:
+    return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
 
 
 def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> QuantizedModel:
@@ -110,10 +216,31 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
 @click.command("quantize")
 @click.argument("student", type=click.Path(path_type=Path))
 @recipe_options
+@click.option("--layers", is_flag=True, help="Quantize each layer alone and all but each, and rank them.")
 @common_options
-def command(student: Path, data: Path, recipe: str, out: Path, format: str | None, common: Common) -> None:
-    """Quantize STUDENT, a checkpoint folder, to int8."""
+def command(
+    student: Path, data: Path, recipe: str, out: Path, format: str | None, layers: bool, common: Common
+) -> None:
+    """Quantize STUDENT, a checkpoint folder, to int8, and say what it lost.
+
+    Ends with status 3 where more decisions flip than the recipe's gates allow; the worst layers and the recipe line that mends most
+    are named then.
+    """
     report = quantize(
-        student, data, recipe, out, format=format, seed=common.seed, force=common.force, progress=common.progress
+        student,
+        data,
+        recipe,
+        out,
+        format=format,
+        layers=layers,
+        seed=common.seed,
+        force=common.force,
+        progress=common.progress,
     )
     show(report, common)
+    if not report.ok:
+        advice = report.sensitivity.advice if report.sensitivity is not None else None
+        raise GateMissed(
+            f"{100 * (report.damage.class_flips or 0.0):.2f} % of the decisions flip in int8 (allowed {100 * (report.limit or 0.0):.2f}); "
+            + (f"try {advice} in the recipe." if advice else f"read {report.folder / SENSITIVITY}.")
+        )

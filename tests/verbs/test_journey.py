@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embridge_edge.artifacts import read_json
 from embridge_edge.cli import run
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.recordings.recording import Recording
@@ -154,6 +155,29 @@ def assert_contract(results: list[dict[str, Any]]) -> None:
         if row["metric"] not in ("mean_removed_error", "r2"):
             assert 0 <= row["value"] <= 1
         assert (row["ci_low"] is None) == (row["n_groups"] < 3)
+
+
+def test_int8_that_flips_too_many_decisions_is_written_and_names_its_worst_layers(
+    made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "strict.toml"
+    file.write_text(
+        recipe.read_text().replace("windows = 64", 'windows = 64\nobserver = "entropy"')
+        + "[gates]\nclass_flips = 0.0\n"
+    )
+    arguments = ["quantize", str(made / "student"), "--data", str(data), "--recipe", str(file), "--quiet"]
+    assert run([*arguments, "--out", str(tmp_path / "int8")]) == 3
+    printed = capsys.readouterr()
+    assert "class flips" in printed.out and "error alone" in printed.out and "_conv_2d" in printed.out
+    assert printed.err.count("\n") == 1 and "% of the decisions flip in int8 (allowed 0.00)" in printed.err
+    stored = read_json(tmp_path / "int8" / "sensitivity.json")
+    assert {"whole", "layers", "advice"} == set(stored) and len(stored["layers"]) > 3
+    assert (tmp_path / "int8" / "student_int8.tflite").is_file()
+    file.write_text(file.read_text().replace("class_flips = 0.0", "class_flips = false"))
+    assert run([*arguments, "--out", str(tmp_path / "again"), "--layers", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] and report["limit"] is None and report["sensitivity"]["layers"]
+    assert report["damage"]["class_flips"] > 0
 
 
 def test_the_way_leaves_only_what_was_asked_for(made: Path) -> None:
