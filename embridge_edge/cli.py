@@ -19,6 +19,7 @@ VERBS: Mapping[str, str] = {
     "sweep": "Choose values of a recipe by trials that several workers share.",
     "pretrain": "Train one encoder on unlabelled recordings of several bands, and fit a small head on it.",
     "distill": "Distil a teacher into a student for a microcontroller.",
+    "prune": "Prune a student to fewer channels, hidden units, heads and queries.",
     "quantize": "Quantize a student to int8.",
     "export": "Write a checkpoint or a quantized model as TFLite and ONNX.",
     "bridge": "Write an int8 .tflite as a C library, bit-exact with its reference.",

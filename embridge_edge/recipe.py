@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -303,6 +303,42 @@ class DistillPlan(Augmentation):
         _check_training(self)
 
 
+Importance = Literal["taylor", "norm"]
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Structured pruning of a trained student, and its distillation afterwards.
+
+    Attributes:
+        keep: share of the units of each group (channels, hidden units, heads, queries) that stay.
+        layers: other shares for some groups: their names, as `prune` prints them, with shell patterns; the last that matches counts.
+        budget: of a convolutional student; the greatest share that keeps to it then takes the place of `keep`.
+        importance: what a unit is worth (`compression.pruning.importance`). windows: on which "taylor" measures it.
+        steps, learning_rate: of the distillation that mends it; everything else about it is that of [distill]. No steps: no mending.
+    """
+
+    keep: float = 0.5
+    layers: Mapping[str, float] = field(default_factory=dict)
+    budget: StudentBudget | None = None
+    importance: Importance = "taylor"
+    windows: int = 512
+    steps: int = 1500
+    learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "windows")
+        at_least(self, 0, "steps", "learning_rate")
+        one_of(self, "importance", ("taylor", "norm"))
+        for name, share in (("keep", self.keep), *self.layers.items()):
+            if not 0 < share <= 1:
+                raise EdgeError(f"{name} is {share:g} in [prune]; give a share above 0, up to 1.")
+
+    def mending(self, plan: DistillPlan) -> DistillPlan:
+        """The distillation of what pruning left."""
+        return replace(plan, steps=self.steps, learning_rate=self.learning_rate)
+
+
 TENSOR_KINDS = ("input", "linear", "attention", "other", "output")
 """Classes of activations, by what writes them: nothing, convolutions and fully connected layers, products and softmax of attention,
 anything else, and the layer at the end."""
@@ -492,6 +528,7 @@ class Recipe:
     train: TrainPlan = field(default_factory=TrainPlan)
     student: StudentPlan = field(default_factory=StudentPlan)
     distill: DistillPlan = field(default_factory=DistillPlan)
+    prune: PrunePlan | None = None
     quantize: QuantizePlan = field(default_factory=QuantizePlan)
     evaluate: EvaluatePlan = field(default_factory=EvaluatePlan)
     gates: GatePlan = field(default_factory=GatePlan)

@@ -75,6 +75,7 @@ def distill_student(
     plan: DistillPlan,
     temperature: float,
     run: Run,
+    start: tuple[AnyStudent, nn.Linear] | None = None,
 ) -> tuple[AnyStudent, nn.Linear]:
     """Train a student on the windows `which`; those of the lesson are also drawn to what the teacher says of them.
 
@@ -91,6 +92,7 @@ def distill_student(
         which: windows with a label or a pose. lesson: may hold unlabelled windows besides, which only the first three terms see; they
             make `unlabelled_share` of each batch.
         temperature: τ of InfoNCE, the teacher's.
+        start: a student of this shape to go on from, and its layer from the embedding to the gestures; None starts anew.
 
     Returns: the student in evaluation mode, and the linear layer from its embedding to the gestures.
     """
@@ -98,6 +100,9 @@ def distill_student(
     torch.manual_seed(seed)
     student = new_student(shape)
     to_labels = nn.Linear(shape.embedding, max(1, len(windows.gestures)))
+    if start is not None:
+        for module, given in zip((student, to_labels), start, strict=True):
+            module.load_state_dict(given.state_dict())
     to_tokens = nn.Linear(token_width(shape), lesson.tokens[0].size) if plan.token_weight else nn.Identity()
     trained = nn.ModuleDict({"student": student, "labels": to_labels, "tokens": to_tokens})
     sampler = EvenSampler(windows, which, seed + 3)

@@ -164,10 +164,11 @@ class Convolution:
 
 def convolution_plan(shape: StudentShape) -> tuple[Convolution, ...]:
     """The convolutions of a student in order of execution."""
-    return tuple(layer for block in _blocks_plan(shape) for layer in block)
+    return tuple(layer for block in blocks_plan(shape) for layer in block)
 
 
-def _blocks_plan(shape: StudentShape) -> Iterator[tuple[Convolution, ...]]:
+def blocks_plan(shape: StudentShape) -> Iterator[tuple[Convolution, ...]]:
+    """The convolutions of each block."""
     inputs, steps = shape.channels, shape.steps
     for index, (outputs, kernel, stride) in enumerate(zip(shape.widths, shape.kernels, shape.strides, strict=True)):
         after = -(-steps // stride)
@@ -207,8 +208,12 @@ class StudentBlock(nn.Module):
     def __init__(self, plan: tuple[Convolution, ...]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(NormedConvolution(layer) for layer in plan)
-        first, last = plan[0], plan[-1]
-        self.residual = len(plan) > 1 and first.inputs == last.outputs and first.steps_in == last.steps_out
+        self.residual = self.adds(plan)
+
+    @staticmethod
+    def adds(plan: tuple[Convolution, ...]) -> bool:
+        """Whether a block with these convolutions adds what it reads to what it computes."""
+        return len(plan) > 1 and plan[0].inputs == plan[-1].outputs and plan[0].steps_in == plan[-1].steps_out
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         result = values
@@ -235,7 +240,7 @@ class Student(nn.Module):
     def __init__(self, shape: StudentShape) -> None:
         super().__init__()
         self.shape = shape
-        self.blocks = nn.Sequential(*(StudentBlock(plan) for plan in _blocks_plan(shape)))
+        self.blocks = nn.Sequential(*(StudentBlock(plan) for plan in blocks_plan(shape)))
         width = shape.widths[-1]
         # A bias would add the same to every time step of a query, and softmax over time takes that out again.
         self.scores = nn.Linear(width, shape.queries, bias=False)

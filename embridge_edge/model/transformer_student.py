@@ -30,6 +30,9 @@ class TransformerShape:
         halvings: convolutions of stride 2 in the stem; a token then stands for 2 ** halvings steps.
         queries: learned queries that read the tokens. query_blocks: self-attention blocks over what they have read.
         embedding: length of the output.
+        stem_widths: of the stem's convolutions but the last, whose width is the tokens'. head_size: values of a head.
+        block_heads, hidden: heads, and width of the feed-forward layer, of each block: the encoder's, then those over the queries.
+            These four are None, and follow from width and heads, until a student is pruned (`compression.pruning`).
 
     Raises:
         EdgeError: the numbers cannot make a student.
@@ -44,6 +47,10 @@ class TransformerShape:
     queries: int = 4
     query_blocks: int = 1
     embedding: int = 64
+    stem_widths: tuple[int, ...] | None = None
+    head_size: int | None = None
+    block_heads: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -53,8 +60,19 @@ class TransformerShape:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise EdgeError(f"The student's {name} is {value!r}; give a whole number of {least} or more.")
-        if self.width % self.heads:
+        if self.head_size is None and self.width % self.heads:
             raise EdgeError(f"The student's width {self.width} is no multiple of its heads {self.heads}; change one.")
+        blocks = self.blocks + self.query_blocks
+        for name, count in (
+            ("stem_widths", max(0, self.halvings - 1)),
+            ("block_heads", blocks),
+            ("hidden", blocks),
+        ):
+            if (given := getattr(self, name)) is None:
+                continue
+            if len(given) != count or any(not isinstance(value, int) or value < 1 for value in given):
+                raise EdgeError(f"The student's {name} are {list(given)}; give {count} whole numbers of 1 or more.")
+            object.__setattr__(self, name, tuple(given))
         if self.tokens < 2:
             raise EdgeError(f"{self.halvings} halvings leave one token of {self.steps} steps; use fewer.")
 
@@ -70,10 +88,22 @@ class TransformerShape:
         for index in range(max(1, self.halvings)):
             stride = 2 if self.halvings else 1
             after = -(-steps // stride)
-            outputs = self.width if index >= self.halvings - 1 else max(8, self.width // 2)
+            outputs = self.width if index >= self.halvings - 1 else self._stem_width(index)
             found.append(Convolution(inputs, outputs, STEM_KERNEL, stride, 1, steps, after))
             steps, inputs = after, outputs
         return tuple(found)
+
+    def _stem_width(self, index: int) -> int:
+        return max(8, self.width // 2) if self.stem_widths is None else self.stem_widths[index]
+
+    @property
+    def attention(self) -> tuple[AttentionPlan, ...]:
+        """The self-attention blocks: the encoder's over the tokens, then those over the queries."""
+        count = self.blocks + self.query_blocks
+        heads = self.block_heads or (self.heads,) * count
+        hidden = self.hidden or (FEED_FORWARD * self.width,) * count
+        size = self.head_size or self.width // self.heads
+        return tuple(AttentionPlan(self.width, *one, size) for one in zip(heads, hidden, strict=True))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -90,15 +120,19 @@ class TransformerShape:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """The fields as JSON can hold them, without those that follow from others."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one window, as the converted graph has them."""
         convolutions = sum(one.steps_out * one.kernel * one.inputs * one.outputs for one in self.stem)
-        blocks = self.blocks * _block_macs(self.tokens, self.width) + self.query_blocks * _block_macs(
-            self.queries, self.width
-        )
+        rows = [self.tokens] * self.blocks + [self.queries] * self.query_blocks
+        blocks = sum(block.macs(count) for block, count in zip(self.attention, rows, strict=True))
         reading = 2 * self.tokens * self.width * self.queries
         return convolutions + blocks + reading + self.queries * self.width * self.embedding
 
@@ -107,16 +141,32 @@ class TransformerShape:
         """Weights and biases of the deployed graph, norms folded."""
         convolutions = sum(one.kernel * one.inputs * one.outputs + one.outputs for one in self.stem)
         width = self.width
-        block = 3 * width * width + 3 * width + width * width + width
-        block += 2 * FEED_FORWARD * width * width + FEED_FORWARD * width + width
+        blocks = sum(block.parameters_count for block in self.attention)
         places = self.tokens * width + (self.queries * width if self.query_blocks else 0)
         reading = self.queries * width + self.queries
         out = self.queries * width * self.embedding + self.embedding
-        return convolutions + places + (self.blocks + self.query_blocks) * block + reading + out
+        return convolutions + places + blocks + reading + out
 
 
-def _block_macs(tokens: int, width: int) -> int:
-    return tokens * width * width * (4 + 2 * FEED_FORWARD) + 2 * tokens * tokens * width
+@dataclasses.dataclass(frozen=True)
+class AttentionPlan:
+    """One self-attention block: width of its tokens, heads, width of its feed-forward layer, values of a head."""
+
+    width: int
+    heads: int
+    hidden: int
+    size: int
+
+    def macs(self, rows: int) -> int:
+        """Multiply-accumulates over so many tokens."""
+        inner = self.heads * self.size
+        return rows * self.width * (4 * inner + 2 * self.hidden) + 2 * rows * rows * inner
+
+    @property
+    def parameters_count(self) -> int:
+        """Weights and biases, norms folded."""
+        inner = self.heads * self.size
+        return 3 * inner * (self.width + 1) + self.width * (inner + 1) + self.hidden * (2 * self.width + 1) + self.width
 
 
 class NormedLinear(nn.Module):
@@ -158,14 +208,14 @@ class AttentionBlock(nn.Module):
     accelerator may leave to the processor. The usual 1/√d is part of the query's weights when it is folded.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, plan: AttentionPlan) -> None:
         super().__init__()
-        self.heads, size = heads, width // heads
-        self.attend = NormedLinear(width, *[size] * (3 * heads))
-        self.out = nn.Linear(width, width)
-        self.widen = NormedLinear(width, FEED_FORWARD * width)
-        self.narrow = nn.Linear(FEED_FORWARD * width, width)
-        self.scale = size**-0.5
+        self.heads = plan.heads
+        self.attend = NormedLinear(plan.width, *[plan.size] * (3 * plan.heads))
+        self.out = nn.Linear(plan.heads * plan.size, plan.width)
+        self.widen = NormedLinear(plan.width, plan.hidden)
+        self.narrow = nn.Linear(plan.hidden, plan.width)
+        self.scale = plan.size**-0.5
 
     def forward(self, x: Tensor) -> Tensor:
         parts = self.attend(x)
@@ -197,10 +247,10 @@ class TransformerStudent(nn.Module):
         self.shape = shape
         self.stem = nn.Sequential(*(nn.Sequential(NormedConvolution(one), nn.ReLU()) for one in shape.stem))
         self.place = nn.Parameter(0.02 * torch.randn(shape.tokens, shape.width))
-        self.encoder = nn.Sequential(*(AttentionBlock(shape.width, shape.heads) for _ in range(shape.blocks)))
+        self.encoder = nn.Sequential(*(AttentionBlock(plan) for plan in shape.attention[: shape.blocks]))
         self.scores = NormedLinear(shape.width, shape.queries)
         self.query = nn.Parameter(0.02 * torch.randn(shape.queries, shape.width))
-        self.qformer = nn.Sequential(*(AttentionBlock(shape.width, shape.heads) for _ in range(shape.query_blocks)))
+        self.qformer = nn.Sequential(*(AttentionBlock(plan) for plan in shape.attention[shape.blocks :]))
         self.embedding = nn.Linear(shape.queries * shape.width, shape.embedding)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

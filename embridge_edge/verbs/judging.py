@@ -99,7 +99,7 @@ class Work:
         plans = {
             "teacher": [asked["teacher"], asked["train"]],
             "supervised": [asked["teacher"], asked["train"]],
-            "student": [asked["student"], asked["distill"], asked["train"]["temperature"]],
+            "student": [asked["student"], asked["distill"], asked["prune"], asked["train"]["temperature"]],
             "int8": [asked["quantize"]],
         }
         share = 1.0 if self.division.first_split else self.recipe.evaluate.fold_share
@@ -128,6 +128,7 @@ class Work:
         from embridge_edge.export.quantized import save_quantized
         from embridge_edge.learning.loop import Run
         from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+        from embridge_edge.verbs.prune import pruned
         from embridge_edge.verbs.quantize import quantized
         from embridge_edge.verbs.workflow import distill_checkpoint, train_checkpoint
 
@@ -139,7 +140,11 @@ class Work:
             if kind == "student":
                 teacher = self.division.folder(workspace, "teacher")
                 parent = sha256_of_file(teacher / "model.safetensors")
-                return distill_checkpoint(job, load_checkpoint(teacher), plan, run, share=share, parents=[parent])
+                master = load_checkpoint(teacher)
+                whole = distill_checkpoint(job, master, plan, run, share=share, parents=[parent])
+                if plan.prune is None:
+                    return whole
+                return pruned(job, whole, master, plan, run, share=share, parents=[parent])[0]
             if kind == "teacher" and self.given is not None:
                 return load_checkpoint(self.given)
             supervised = kind == "supervised"

@@ -13,7 +13,7 @@ from embridge_edge import __version__
 from embridge_edge.artifacts import read_json, sha256_of, write_json
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
-from embridge_edge.recipe import Recipe
+from embridge_edge.recipe import DistillPlan, Recipe
 from embridge_edge.verbs.workspace import Workspace, content_hash
 
 if TYPE_CHECKING:
@@ -257,15 +257,21 @@ def distill_checkpoint(
     *,
     share: float = 1.0,
     parents: Sequence[str] = (),
+    start: Checkpoint | None = None,
+    plan: DistillPlan | None = None,
 ) -> Checkpoint:
-    """Distil a teacher into a student on a job's training windows, and fit the student's heads."""
+    """Distil a teacher into a student on a job's training windows, and fit the student's heads.
+
+    Args:
+        start: a student to go on from; None takes a new one of the recipe's shape. plan: in the place of the recipe's [distill].
+    """
     from typing import cast
 
     from embridge_edge.learning.distill import distill_student, student_shape
     from embridge_edge.learning.lessons import teach
     from embridge_edge.learning.teacher import embed, pose_embeddings
     from embridge_edge.model.checkpoint import Checkpoint, tensors_of
-    from embridge_edge.model.students import stored_shape
+    from embridge_edge.model.students import AnyStudent, shape_of, stored_shape
     from embridge_edge.model.teacher import Teacher
 
     if teacher.kind != "teacher":
@@ -278,12 +284,17 @@ def distill_checkpoint(
         )
     job = replace(job, windows=job.windows.with_chain(teacher.chain))
     master = cast(Teacher, teacher.network())
-    plan = shortened(recipe.distill, share, len(job.train))
+    plan = shortened(plan or recipe.distill, share, len(job.train))
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled)
-    shape = student_shape(job.windows, recipe.student, master.shape.embedding)
+    begun = None
+    if start is None:
+        shape = student_shape(job.windows, recipe.student, master.shape.embedding)
+    else:
+        shape = shape_of(start.shape)
+        begun = cast(AnyStudent, start.network()), _label_layer(start, shape.embedding)
     network, to_labels = distill_student(
-        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature, run
+        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature, run, begun
     )
     poses = pose_embeddings(master, job.library, job.windows.gestures)
     labels = to_labels if plan.label_weight else None
@@ -294,7 +305,8 @@ def distill_checkpoint(
         "seen_wearers",
         "seen_stages",
     ):  # what the teacher has seen, the student knows through it
-        origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ())})
+        earlier = () if start is None else start.provenance.get(seen, ())
+        origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ()), *earlier})
     return Checkpoint(
         kind="student",
         shape=stored_shape(shape),
@@ -304,6 +316,23 @@ def distill_checkpoint(
         heads=heads,
         provenance=origin,
     )
+
+
+def _label_layer(student: Checkpoint, embedding: int) -> nn.Linear:
+    """The label layer that a student's linear head was made from; a new one where it has none."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    layer = nn.Linear(embedding, max(1, len(student.gestures)))
+    for head in student.heads:
+        if head.kind == "linear" and head.names == student.gestures:
+            known = head.rows.any(axis=1)  # a gesture that was never trained on has no row, and a bias that never wins
+            weights, bias = head.rows.astype(np.float32) * head.scale[:, None], np.where(known, head.bias, 0.0)
+            layer.load_state_dict(
+                {"weight": torch.from_numpy(weights), "bias": torch.from_numpy(bias.astype(np.float32))}
+            )
+    return layer
 
 
 def refuse_other_chain(who: str, trained: SignalChain, given: SignalChain) -> None:
