@@ -32,7 +32,7 @@ VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "": ("everything",),
     "features": ("features to .parquet",),
     "report": ("inspect with a picture", "deploy"),
-    "train": ("train", "pretrain", "benchmark", "distill", "quantize", "export", "check", "deploy"),
+    "train": ("train", "pretrain", "benchmark", "distill", "prune", "quantize", "export", "check", "deploy"),
     "sweep": ("sweep",),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
     "tflite": ("quantize", "export", "check and profile of .tflite", "deploy"),
@@ -314,7 +314,7 @@ def _memory() -> Check:
     ok = memory is None or memory >= MEMORY_MIB
     found = "unknown" if memory is None else f"{memory / 1024:.1f} GiB"
     mend = "" if ok else "use a machine with 4 GiB, or a recipe with smaller batches"
-    return Check("Machine", "memory", ok, found, mend, ("train", "distill", "deploy"))
+    return Check("Machine", "memory", ok, found, mend, ("train", "distill", "prune", "deploy"))
 
 
 def _numba_cache() -> Check:

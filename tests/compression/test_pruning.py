@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embridge_edge.compression.folding import fold_batchnorm
-from embridge_edge.compression.pruning import counts_for, cut, groups_of, importance, prune, residuals
+from embridge_edge.compression.groups import groups_of
+from embridge_edge.compression.pruning import counts_for, cut, importance, prune, residuals
 from embridge_edge.compression.sizing import cost_of
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.tflite import to_tflite
@@ -101,7 +103,7 @@ def wider_apart(shape: AnyShape, kept: dict[str, np.ndarray]) -> bool:
         return True
     names = [group for group in groups_of(shape) if group.kind == "channels"]
     counts = [len(kept[group.name]) for group in names]
-    return shape.block == "conv" or all(a != b for a, b in zip(counts, counts[1:], strict=False))
+    return shape.block == "conv" or all(one != other for one, other in pairwise(counts))
 
 
 @given(st.one_of(CONVOLUTIONAL, TRANSFORMERS), st.data())
@@ -189,12 +191,12 @@ def test_taylor_importance_is_the_change_where_the_embedding_is_linear_in_the_un
 
 def test_norm_importance_is_the_scale_of_the_norm_times_weights_and_the_weights_that_read() -> None:
     student = lived_in(StudentShape(40, 4))
-    norms = [layer.norm for layer in (student.blocks[1].layers[0],)]  # type: ignore[union-attr]
-    first, second = (student.blocks[index].layers[0].convolution.weight for index in (1, 2))  # type: ignore[union-attr]
-    _, reads = first, student.blocks[2].layers[0].norm  # type: ignore[union-attr]
-    own = (norms[0].weight / (norms[0].running_var + norms[0].eps).sqrt())[:, None] * first.flatten(1)
-    read = (reads.weight / (reads.running_var + reads.eps).sqrt())[:, None, None, None] * second
-    expected = (own.square().sum(dim=1) + read.square().sum(dim=(0, 2, 3))).sqrt()
+    first, second = (student.blocks[index].layers[0] for index in (1, 2))  # type: ignore[union-attr]
+    writes, reads = (
+        one.convolution.weight * (one.norm.weight / (one.norm.running_var + one.norm.eps).sqrt())[:, None, None, None]
+        for one in (first, second)
+    )
+    expected = (writes.square().sum(dim=(1, 2, 3)) + reads.square().sum(dim=(0, 2, 3))).sqrt()
     np.testing.assert_allclose(importance(student, torch.empty(0), "norm")["blocks.1"], expected.detach(), rtol=1e-4)
 
 

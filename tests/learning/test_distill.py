@@ -21,6 +21,7 @@ from embridge_edge.learning.loop import Run
 from embridge_edge.learning.splits import training_windows, unlabelled_windows
 from embridge_edge.learning.teacher import embed, teacher_shape, train_teacher
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.model.students import AnyStudent, new_student
 from embridge_edge.model.teacher import Teacher
 from embridge_edge.recipe import DistillPlan, StudentPlan, TeacherPlan, TrainPlan
 from embridge_edge.recordings.recording import Recording
@@ -74,6 +75,21 @@ def test_token_wise_distillation_teaches_the_blocks_below_the_embedding(people: 
     before = distilled(people, teacher, replace(BY_TEACHER, learning_rate=0.0))
     after = distilled(people, teacher, replace(BY_TEACHER, teacher_weight=0.0, token_weight=1.0))
     assert not torch.equal(before.scores.weight, after.scores.weight)  # type: ignore[union-attr, arg-type]
+
+
+def test_distillation_goes_on_from_the_student_it_is_given(people: WindowSet) -> None:
+    teacher, which = taught(people), training_windows(people, None)
+    shape, lesson = student_shape(people, SHAPE, teacher.shape.embedding), teach(teacher, people, which, 500, 0)
+
+    def go_on(plan: DistillPlan, start: tuple[AnyStudent, torch.nn.Linear]) -> tuple[AnyStudent, torch.nn.Linear]:
+        return distill_student(people, which, lesson, teacher, shape, plan, 0.07, Run(0), start)
+
+    given = (new_student(shape), torch.nn.Linear(shape.embedding, len(people.gestures)))
+    for one, other in zip(go_on(replace(BY_TEACHER, learning_rate=0.0), given), given, strict=True):
+        for (name, got), expected in zip(one.named_parameters(), other.parameters(), strict=True):
+            assert torch.equal(got, expected), name
+    moved = go_on(BY_TEACHER, given)[0]
+    assert not torch.equal(moved.embedding.weight, given[0].embedding.weight)
 
 
 @given(st.integers(2, 12), st.integers(1, 5), st.integers(1, 5), st.integers(0, 5))

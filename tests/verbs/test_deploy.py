@@ -218,6 +218,20 @@ def test_a_change_reaches_the_steps_that_depend_on_it_and_no_others(again: Path,
 
 
 @pytest.mark.slow
+def test_student_is_pruned_where_the_recipe_says_so(again: Path, data: Path, tmp_path: Path) -> None:
+    before = (again / "student_int8.tflite").stat().st_size
+    changed = tmp_path / "tiny.toml"
+    changed.write_text(RECIPE + "[prune]\nsteps = 40\n")
+    assert deploy(data, changed, again) == 0
+    assert {"session.student", "wearer-1.student", "session.int8"} <= ran(again)
+    assert not {step for step in ran(again) if "teacher" in step}
+    about = read(again / "student" / "model.json")
+    assert about["shape"]["widths"] == [8, 8] and about["shape"]["queries"] == 1
+    assert about["provenance"]["pruned"]["steps"] == 40
+    assert (again / "student_int8.tflite").stat().st_size < before
+
+
+@pytest.mark.slow
 def test_missed_gate_is_status_3_with_its_name_and_the_bundle_is_written(
     again: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,59 @@ def test_int8_that_flips_too_many_decisions_is_written_and_names_its_worst_layer
     assert report["damage"]["class_flips"] > 0
 
 
+def test_pruned_student_goes_the_rest_of_the_way_and_is_smaller(
+    made: Path, data: Path, recipe: Path, edge: Edge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pruning.toml"
+    file.write_text(recipe.read_text() + "[prune]\nsteps = 40\nwindows = 64\n[prune.layers]\nqueries = 1.0\n")
+    common = ("--data", data, "--recipe", file)
+    small = tmp_path / "small"
+    found = edge("prune", made / "student", "--teacher", made / "teacher", *common, "--keep", "0.25", "--out", small)
+    assert [(cut["layer"], cut["before"], cut["after"]) for cut in found["layers"]] == [
+        ("blocks.0", 16, 4), ("blocks.1", 16, 4), ("queries", 2, 2)
+    ]  # fmt: skip
+    assert found["parameters_after"] < found["parameters_before"] and found["macs_after"] < found["macs_before"]
+    assert found["steps"] == 40 and found["split"] == "session"
+    about = read_json(small / "model.json")
+    assert about["shape"]["widths"] == [4, 4]
+    assert about["provenance"]["pruned"]["layers"] == found["layers"]
+    assert about["provenance"]["parents"] == [
+        read_json(made / name / "model.json")["tensors_sha256"] for name in ("student", "teacher")
+    ]
+    by = {(row["model"], row["metric"]): row for row in edge("check", small, "--data", data)["results"]}
+    assert by["student", "balanced_accuracy"]["value"] > 0.6
+    assert "has seen" in say(capsys, "check", small, "--data", data, "--split", "wearer")
+    edge("quantize", small, *common, "--out", tmp_path / "int8")
+    for name in ("student_int8.tflite", "student.tflite", "student.onnx"):
+        assert (tmp_path / "int8" / name).stat().st_size < (made / "int8" / name).stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8", "pruning.toml", "small"]
+
+
+def test_pruning_can_do_without_a_teacher_and_says_what_it_cut(
+    made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cutting.toml"
+    file.write_text(recipe.read_text() + "[prune]\nsteps = 0\nkeep = 1.0\n")
+    arguments = ["prune", made / "student", "--data", data, "--recipe", file]
+    printed = say(capsys, *arguments, "--out", tmp_path / "half", "--keep", "0.5")
+    assert re.search(r"^blocks\.0 +channels +16 +8$", printed, re.MULTILINE)
+    assert "not distilled afterwards (split session)" in printed
+    say(capsys, *arguments, "--out", tmp_path / "whole")
+    for name in ("student", "teacher"):  # what nothing was cut from is what it was, tensor by tensor
+        same = (tmp_path / "whole" / "model.safetensors").read_bytes() == (
+            made / name / "model.safetensors"
+        ).read_bytes()
+        assert same == (name == "student")
+
+
+def say(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What a verb prints for people, on stdout or in its one line of refusal."""
+    capsys.readouterr()
+    code, printed = run([*map(str, arguments), "--quiet"]), capsys.readouterr()
+    assert code in (0, 2), printed.err
+    return printed.out if code == 0 else printed.err
+
+
 def test_the_way_leaves_only_what_was_asked_for(made: Path) -> None:
     assert sorted(path.name for path in made.iterdir()) == ["files", "int8", "student", "teacher"]
     assert sorted(path.name for path in (made / "files").iterdir()) == [
@@ -326,6 +380,9 @@ def wrong_calls(made: Path, data: Path, recipe: Path, tmp: Path) -> dict[str, tu
     nowhere.write_text(RECIPE.replace("nrf52840", "toaster"))
     held = tmp / "held.toml"
     held.write_text(RECIPE + '[windows]\nhold_out_gestures = ["wave"]\n')
+    stem, poor = tmp / "stem.toml", tmp / "poor.toml"
+    stem.write_text(RECIPE + '[prune.layers]\n"stem.*" = 0.5\n')
+    poor.write_text(RECIPE + "[prune.budget]\nmacs = 10\n")
     teacher, student = made / "teacher", made / "student"
     wide, fast = tmp / "wide", tmp / "fast"
     write_emg2pose([recording("a", session, channels=5) for session in (1, 2)], wide)
@@ -339,6 +396,12 @@ def wrong_calls(made: Path, data: Path, recipe: Path, tmp: Path) -> dict[str, tu
         "unknown gesture held out": (["train", "--data", data, "--recipe", held, *out], "holds out 'wave'"),
         "student as teacher": (["distill", student, *common, *out], "is a student, no teacher"),
         "teacher as student": (["quantize", teacher, *common, *out], "is a teacher; only a student"),
+        "teacher pruned": (["prune", teacher, "--teacher", teacher, *common, *out], "is a teacher; only a student"),
+        "pruned without a teacher": (["prune", student, *common, *out], "give the teacher with --teacher"),
+        "student as the teacher of what is left": (
+            ["prune", student, "--teacher", student, *common, *out], "is a student, no teacher"),
+        "unknown layer": (["prune", student, "--teacher", teacher, "--data", data, "--recipe", stem, *out], "blocks.1, queries"),
+        "too small a budget": (["prune", student, "--teacher", teacher, "--data", data, "--recipe", poor, *out], "still takes macs"),
         "teacher exported": (["export", teacher, *out], "is a teacher; only a student"),
         "recordings exported": (["export", data, *out], "neither a checkpoint nor a quantized model"),
         "file as checkpoint": (["distill", recipe, *common, *out], "is no checkpoint"),
@@ -366,7 +429,8 @@ CALLS = (
     "teacher as student", "teacher exported", "recordings exported", "file as checkpoint", "other window", "other filter",
     "other filter for int8", "five channels", "five channels for int8", "five channels to check", "other rate to check",
     "out among the data", "bundle among the data", "out is a file", "out is full", "foreign bundle", "nothing to check with",
-    "nothing to check", "data as model", "other input",
+    "nothing to check", "data as model", "other input", "teacher pruned", "pruned without a teacher",
+    "student as the teacher of what is left", "unknown layer", "too small a budget",
 )  # fmt: skip
 
 
