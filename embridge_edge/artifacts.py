@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -68,6 +69,14 @@ def folder_written_by_rename(path: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
         _remove_empty(made)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed runs left of `written_by_rename(path)`: temporary siblings of the file that never got its name."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    for sibling in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if ours.fullmatch(sibling.name):
+            sibling.unlink(missing_ok=True)
 
 
 def _missing_parents(path: Path) -> list[Path]:

@@ -27,6 +27,8 @@ VERBS: Mapping[str, str] = {
     "profile": "Measure an artifact's latency and memory on a target.",
     "benchmark": "Compare EMBridge with its baselines and without each of its parts.",
     "deploy": "Do all of it for a target, with gates.",
+    "sign": "Sign a bundle's manifest.",
+    "verify": "Check a bundle against its manifest, and the manifest against its signature.",
     "targets": "List the known targets and their budgets.",
     "doctor": "Say what this machine has, what it lacks, and what mends it.",
 }
@@ -35,6 +37,7 @@ VERBS: Mapping[str, str] = {
 EXTRAS: Mapping[str, str] = {
     "ai_edge_litert": "tflite",
     "ai_edge_quantizer": "tflite",
+    "cryptography": "sign",
     "flatbuffers": "tflite",
     "jinja2": "report",
     "litert_torch": "tflite",

@@ -21,6 +21,7 @@ from embridge_edge.artifacts import (
     finite,
     folder_written_by_rename,
     read_json,
+    remove_leftovers,
     sha256_of,
     sha256_of_file,
     write_json,
@@ -91,6 +92,21 @@ def test_limit_on_file_size_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"Cannot write {tmp_path / 'windows.npy'}: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_a_killed_run_left_of_this_file_is_removed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom embridge_edge.artifacts import written_by_rename\n"
+        "with written_by_rename(Path(sys.argv[1])) as temporary:\n    os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "a[1].json"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert len(leftovers(tmp_path)) == 1
+    kept = [".a[1].json", ".a[1].json.mine", ".a1.json.00000000.json", ".a[1].json.00000000.old"]
+    for name in (path.name, *kept):
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert sorted(item.name for item in tmp_path.iterdir()) == sorted([path.name, *kept])
 
 
 def test_another_error_keeps_its_words(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "features": ("features to .parquet",),
     "report": ("inspect with a picture", "deploy"),
     "train": ("train", "pretrain", "benchmark", "distill", "prune", "quantize", "export", "check", "deploy"),
+    "sign": ("sign", "verify --key"),
     "sweep": ("sweep",),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
     "tflite": ("quantize", "export", "check and profile of .tflite", "deploy"),
