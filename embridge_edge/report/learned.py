@@ -220,6 +220,14 @@ def gestures(report: Report) -> Section:
     return Section("gestures", "Gestures: confusion and the worst gesture", lead, tuple(blocks))
 
 
+def worst_gestures(report: Report) -> list[tuple[str, str]]:
+    """By split, the gesture that the model a report is about recognises worst, in words; splits without confusion are left out."""
+    tables = [item for item in map(_read_confusion, reading.rows(report, "confusions")) if item is not None]
+    about = reading.shipped_model(sorted({item.model for item in tables}, key=words.model_rank))
+    own = sorted((item for item in tables if item.model == about), key=lambda item: words.split_rank(item.split))
+    return [(item.split, item.worst_text()) for item in own if item.worst is not None]
+
+
 @dataclass(frozen=True)
 class _Confusion:
     model: str

@@ -57,7 +57,7 @@ def data(report: Report) -> Section:
     gestures = [words.gesture_name(name) for name in reading.texts(record.get("gestures"))]
     hours = words.number(record.get("hours"))
     unit = record.get("unit")
-    pairs = (
+    pairs = [
         ("Data set", str(record.get("name") or "not stated")),
         ("Wearers", words.count(record.get("wearers"))),
         ("Sessions", words.count(record.get("sessions"))),
@@ -71,9 +71,11 @@ def data(report: Report) -> Section:
             f"Gestures ({len(gestures)})" if gestures else "Gestures",
             words.listed(gestures, 40) if gestures else "none: the data have no classes",
         ),
-    )
+    ]
+    if licence := reading.record(record, "licence"):
+        pairs.append(("Licence file among them", f"{licence.get('file')}: {licence.get('first_line')}"))
     problems = reading.texts(record.get("problems"))
-    blocks: list[Block] = [Facts("Recordings", pairs)]
+    blocks: list[Block] = [Facts("Recordings", tuple(pairs))]
     if problems:
         rows = [[Cell(str(index)), Cell(problem)] for index, problem in enumerate(problems[:30], start=1)]
         note = f"{len(problems) - 30} more are in report.json." if len(problems) > 30 else ""
