@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embridge_edge.artifacts import read_json, sha256_of_file, write_json, written_by_rename
+from embridge_edge.artifacts import read_json, remove_leftovers, sha256_of_file, write_json, written_by_rename
 from embridge_edge.errors import EdgeError, GateMissed
+from embridge_edge.export.bundle import MANIFEST, SIGNATURE, WORKSPACE, Part, write_manifest
 from embridge_edge.hardware.host import host_facts, usable_cores
 from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
@@ -22,14 +23,16 @@ from embridge_edge.verbs.judging import CHAIN, Division, Work, judgement_of
 from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
 from embridge_edge.verbs.processes import do_all
-from embridge_edge.verbs.workflow import about_data, recordings_step, windows_step
+from embridge_edge.verbs.workflow import about_data, licence_of, recordings_step, windows_step
 from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
 
 if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
 
-WORK = "work"
-WRITTEN_LAST = ("manifest.json", "report.html", "report.json")
+WORK = WORKSPACE
+CARD = "MODEL_CARD.md"
+WRITTEN_LAST = (MANIFEST, SIGNATURE, CARD, "report.html", "report.json")
+CHECKPOINT_FILES = ("model.safetensors", "model.json")
 SHIPPED = ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx")
 
 
@@ -110,8 +113,13 @@ def deploy(
         judgement_of(workspace, windows, [work for work in works if work.division.split == name], plan, title, seed)
         for name in dict.fromkeys(division.split for division in divisions)
     ]
+    if (out / SIGNATURE).is_file():
+        progress.say(
+            f"warning: {out / SIGNATURE} is removed, since the manifest is written anew; sign the bundle again."
+        )
     for name in WRITTEN_LAST:  # a manifest over other files would be worse than none
         (out / name).unlink(missing_ok=True)
+        remove_leftovers(out / name)
     exported = _ship(workspace, out, primary, ("teacher", "student", *(name for kinds in supervised for name in kinds)))
     measured, _ = workspace.step(
         "measured",
@@ -133,7 +141,7 @@ def deploy(
         "recipe": plan.to_dict(),
         "recipe_sha256": plan.sha256,
         "seed": seed,
-        "data": about_data(windows, title),
+        "data": {**about_data(windows, title), "licence": licence_of(data)},
         "chain": dict(windows.chain.resolved),
         "results": results,
         "confusions": [table for judgement in judgements for table in judgement.confusions],
@@ -143,7 +151,7 @@ def deploy(
     report["gates"] = gates(plan, report, primary.split)
     report["minutes"] = workspace.minutes  # jobs run side by side, so their sum is more than the clock says
     report["wall_minutes"] = (time.monotonic() - started) / 60.0
-    _write_bundle(out, report, plan, data_sha256, seed)
+    _write_bundle(out, report, plan, data_sha256, seed, given=checkpoint is not None)
     return DeployReport(out, report)
 
 
@@ -203,61 +211,87 @@ def _ship(workspace: Workspace, out: Path, primary: Division, kinds: Sequence[st
         shutil.rmtree(out / "supervised", ignore_errors=True)
     for kind in kinds:
         source = primary.folder(workspace, kind)
-        for name in ("model.json", "model.safetensors"):
+        for name in CHECKPOINT_FILES:
             if (source / name).is_file():
                 _copy(source / name, out / kind / name)
     return key
 
 
 def _copy(source: Path, target: Path) -> None:
+    remove_leftovers(target)
     with written_by_rename(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
-def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, data_sha256: str, seed: int) -> None:
-    """Write report and manifest; the manifest is last, so that its presence means that the bundle is whole."""
+def _write_bundle(out: Path, report: dict[str, Any], plan: Recipe, data_sha256: str, seed: int, *, given: bool) -> None:
+    """Write report, card and manifest; the manifest is last, so that its presence means that the bundle is whole.
+
+    Args:
+        given: whether the teacher was given rather than trained.
+    """
+    import platform
+
     from embridge_edge.report import write_page
+    from embridge_edge.report.card import model_card
     from embridge_edge.verbs.workflow import versions
 
-    report["versions"] = versions()
+    report["versions"] = versions(all_writers=True)
     write_json(out / "report.json", report)
     write_page(report, out / "report.html")
     teacher, student, int8 = (
         sha256_of_file(out / name)
         for name in ("teacher/model.safetensors", "student/model.safetensors", "student_int8.tflite")
     )
-    about = {
-        "teacher/model.safetensors": ("teacher", [data_sha256]),
-        "teacher/model.json": ("teacher", [data_sha256]),
-        "supervised/model.safetensors": ("supervised", [data_sha256]),
-        "supervised/model.json": ("supervised", [data_sha256]),
-        "student/model.safetensors": ("student", [teacher]),
-        "student/model.json": ("student", [teacher]),
-        "student.tflite": ("tflite", [student]),
-        "student.onnx": ("onnx", [student]),
-        "calibration.safetensors": ("calibration", [data_sha256]),
-        "student_int8.tflite": ("tflite_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
-        "student_int8.onnx": ("onnx_int8", [student, sha256_of_file(out / "calibration.safetensors")]),
-        "report.json": ("report", [int8]),
-        "report.html": ("report", [sha256_of_file(out / "report.json")]),
-    }
-    write_json(
-        out / "manifest.json",
+    origin = {"recordings": data_sha256, "teacher": teacher, "student": student, "quantized_model": int8}
+    split = read_json(out / "student" / "model.json")["provenance"].get("split")
+    with written_by_rename(out / CARD) as temporary:
+        called = {name.replace("_", " "): digest for name, digest in origin.items()}
+        temporary.write_text(model_card(report, split=split, origin=called), encoding="utf-8")
+    parts = _parts(out, plan, data_sha256)
+    write_manifest(
+        out,
         {
             "data_sha256": data_sha256,
+            "parents": {**origin, "given_checkpoint": teacher if given else None},
             "recipe": plan.to_dict(),
             "recipe_sha256": plan.sha256,
             "seed": seed,
             "versions": report["versions"],
+            "machine": f"{platform.system()} {platform.machine()}",
             "requantization": "TFLite reference: per-channel symmetric weights, per-tensor asymmetric activations, "
             "int32 bias, multiplier as a 31-bit mantissa and a shift",
-            "files": [
-                {"path": name, "sha256": sha256_of_file(out / name), "kind": kind, "parents": parents}
-                for name, (kind, parents) in about.items()
-                if (out / name).is_file()
-            ],
         },
+        [part for part in parts if (out / part.path).is_file()],
     )
+
+
+def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
+    """Every file of a bundle and what it was made from."""
+    teacher, student, calibration, int8 = (
+        sha256_of_file(out / name)
+        for name in (
+            "teacher/model.safetensors",
+            "student/model.safetensors",
+            "calibration.safetensors",
+            "student_int8.tflite",
+        )
+    )
+    # A teacher that was given names what it was trained on, which need not be these recordings.
+    trained_on = tuple(read_json(out / "teacher" / "model.json")["provenance"].get("parents", ()))
+    evened = (calibration,) if plan.quantize.equalise else ()  # equalising looks at the calibration windows
+    return [
+        *(Part(f"teacher/{name}", "teacher", trained_on) for name in CHECKPOINT_FILES),
+        *(Part(f"supervised/{name}", "supervised", (data_sha256,)) for name in CHECKPOINT_FILES),
+        *(Part(f"student/{name}", "student", (teacher, data_sha256)) for name in CHECKPOINT_FILES),
+        Part("student.tflite", "tflite", (student, *evened)),
+        Part("student.onnx", "onnx", (student, *evened)),
+        Part("calibration.safetensors", "calibration", (data_sha256, student)),
+        Part("student_int8.tflite", "tflite_int8", (student, calibration)),
+        Part("student_int8.onnx", "onnx_int8", (student, calibration)),
+        Part(CARD, "card", (int8,)),
+        Part("report.json", "report", (int8,), reproducible=False),
+        Part("report.html", "report", (sha256_of_file(out / "report.json"),), reproducible=False),
+    ]
 
 
 @click.command("deploy")

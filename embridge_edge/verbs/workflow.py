@@ -47,6 +47,9 @@ _VERSIONED = (
     "torch",
 )
 
+_WRITERS = ("flatbuffers", "h5py", "lightning-fabric", "litert-converter", "onnx-ir", "onnxscript", "safetensors")
+"""Libraries that also have a hand in a bundle's bytes; its manifest names them, the files' own metadata need not."""
+LICENCES = ("license", "licence", "copying")
 NORMALISATION_WINDOWS = 20_000
 
 
@@ -147,6 +150,16 @@ def windows_step(
 
     folder, key = workspace.step(name, inputs, make)
     return WindowSet.load(folder), key
+
+
+def licence_of(data: Path) -> dict[str, str] | None:
+    """The licence file among recordings: its name and its first line, since whoever ships a model must know it; None without one."""
+    files = sorted(data.iterdir()) if data.is_dir() else []
+    for file in files:
+        if file.stem.lower() in LICENCES and file.is_file():
+            lines = (line.strip() for line in file.read_text("utf-8", errors="replace").splitlines())
+            return {"file": file.name, "first_line": next((line[:100] for line in lines if line), "")}
+    return None
 
 
 def about_data(windows: WindowSet, name: str) -> dict[str, Any]:
@@ -407,10 +420,10 @@ def provenance(job: Job, recipe: Recipe, seed: int, parents: Sequence[str]) -> d
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what made an artifact."""
+def versions(*, all_writers: bool = False) -> dict[str, str]:
+    """Versions of what made an artifact, or of everything that had a hand in a bundle."""
     found = {"embridge-edge": __version__, "python": platform.python_version()}
-    for name in _VERSIONED:
+    for name in sorted((*_VERSIONED, *_WRITERS)) if all_writers else _VERSIONED:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

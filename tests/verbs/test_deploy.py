@@ -125,10 +125,11 @@ def ran(out: Path) -> set[str]:
 def test_manifest_is_true(bundle: Path, data: Path) -> None:
     manifest = read(bundle / "manifest.json")
     files = manifest["files"]
-    assert {"path", "sha256", "kind", "parents"} == set(files[0])
+    assert {"path", "sha256", "bytes", "kind", "parents", "reproducible"} == set(files[0])
     listed = {row["path"] for row in files}
     there = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     assert listed == {name for name in there if not name.startswith("work/")} - {"manifest.json"}
+    assert {row["path"] for row in files if not row["reproducible"]} == {"report.json", "report.html"}
     hashes = {row["sha256"] for row in files} | {manifest["data_sha256"]}
     for row in files:
         assert sha256_of_file(bundle / row["path"]) == row["sha256"], row["path"]
@@ -137,7 +138,92 @@ def test_manifest_is_true(bundle: Path, data: Path) -> None:
     assert manifest["data_sha256"] == content_hash(data)
     assert manifest["seed"] == 0
     assert manifest["recipe"]["name"] == "tiny"
-    assert {"torch", "numpy", "embridge-edge"} <= set(manifest["versions"])
+    assert {"torch", "numpy", "embridge-edge", "safetensors", "flatbuffers"} <= set(manifest["versions"])
+    hash_of = {row["path"]: row["sha256"] for row in files}
+    assert manifest["parents"] == {
+        "recordings": manifest["data_sha256"],
+        "teacher": hash_of["teacher/model.safetensors"],
+        "student": hash_of["student/model.safetensors"],
+        "quantized_model": hash_of["student_int8.tflite"],
+        "given_checkpoint": None,
+    }
+    assert run(["verify", str(bundle), "--quiet"]) == 0
+
+
+@pytest.mark.slow
+def test_files_name_the_same_parents_as_the_manifest(bundle: Path) -> None:
+    """What an artifact says of itself, when it has left its bundle, and what the manifest says."""
+    from embridge_edge.export import metadata
+
+    manifest = read(bundle / "manifest.json")
+    parents = {row["path"]: row["parents"] for row in manifest["files"]}
+    for name in ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx"):
+        about = metadata.read(bundle / name)
+        assert about is not None
+        assert set(about["provenance"]["parents"]) <= set(parents[name])
+        assert about["provenance"]["recipe_sha256"] == manifest["recipe_sha256"]
+    for kind in ("teacher", "supervised", "student"):
+        own = read(bundle / kind / "model.json")["provenance"]["parents"]
+        assert set(own) <= set(parents[f"{kind}/model.json"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, which lets a process choose its cores")
+def test_two_runs_in_different_places_give_the_same_artifacts(
+    bundle: Path, data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """Another folder, temporary folder, time, hash seed, more threads and one core: the same bytes but for the measurements."""
+    elsewhere = tmp_path / "else where"
+    shutil.copytree(data, elsewhere / data.name)  # the files' times change, and with them the keys of the steps
+    (elsewhere / "temporary").mkdir()
+    command = [sys.executable, "-m", "embridge_edge", "deploy", "--data", data.name, "--recipe", str(recipe), "--quiet"]
+    changed = {
+        "PYTHONHASHSEED": "77",
+        "TMPDIR": str(elsewhere / "temporary"),
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+        "OMP_NUM_THREADS": "2",
+    }
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # which the process that is started takes over
+    try:
+        done = subprocess.run(
+            [*command, "--out", "bundle"],
+            cwd=elsewhere,
+            env={**os.environ, **changed},
+            capture_output=True,
+            check=False,
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert done.returncode == 0, done.stderr.decode()
+    one, two = (read(folder / "manifest.json") for folder in (bundle, elsewhere / "bundle"))
+    for first, second in zip(one["files"], two["files"], strict=True):
+        assert first["path"] == second["path"]
+        assert first["reproducible"] == second["reproducible"]
+        if first["reproducible"]:
+            assert (bundle / first["path"]).read_bytes() == (elsewhere / "bundle" / first["path"]).read_bytes(), first[
+                "path"
+            ]
+    assert one["artifacts_sha256"] == two["artifacts_sha256"]
+    differing = {"files", "manifest_sha256"}
+    assert {key: one[key] for key in one.keys() - differing} == {key: two[key] for key in two.keys() - differing}
+
+
+@pytest.mark.slow
+def test_card_says_what_the_report_says(bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text("utf-8")
+    report = read(bundle / "report.json")
+    (shipped,) = [
+        row
+        for row in report["results"]
+        if (row["model"], row["split"], row["metric"]) == ("student_int8", "session", "balanced_accuracy")
+    ]
+    assert f"{100 * shipped['value']:.1f} % ({100 * shipped['ci_low']:.1f}–{100 * shipped['ci_high']:.1f})" in card
+    assert f"{(bundle / 'student_int8.tflite').stat().st_size:,}" in card
+    assert sha256_of_file(bundle / "student_int8.tflite") in card
+    assert "Licence of the recordings: not known" in card
+    assert report["created"][:10] not in card
 
 
 @pytest.mark.slow
@@ -170,6 +256,48 @@ def test_second_run_runs_nothing_again(again: Path, data: Path, recipe: Path) ->
 
 
 @pytest.mark.slow
+def test_what_a_killed_run_left_and_an_old_signature_are_gone_after_the_next(
+    again: Path, data: Path, recipe: Path
+) -> None:
+    """`kill -9` leaves temporary files, which verify would refuse as files that no manifest lists."""
+    left = [again / ".manifest.json.ab12_xyz.json", again / "student" / ".model.json.00000000.json"]
+    others = again / ".manifest.json.mine"
+    for path in (*left, others, again / "manifest.json.sig"):
+        path.write_text("half")
+    assert run(["verify", str(again)]) == 3
+    (data / "LICENSE").write_text("\n  MIT License\nCopyright …\n", "utf-8")
+    try:
+        assert deploy(data, recipe, again) == 0
+    finally:
+        (data / "LICENSE").unlink()
+    assert not [path for path in left if path.exists()]
+    assert not (again / "manifest.json.sig").exists()
+    assert others.exists()
+    others.unlink()
+    assert run(["verify", str(again)]) == 0
+    assert "LICENSE lies with them and begins “MIT License”" in (again / "MODEL_CARD.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_at_the_manifest_leaves_none(
+    again: Path, data: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.startswith(".manifest.json"):
+            plain(path, content[:100])
+            raise OSError(28, "No space left on device")
+        return plain(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert deploy(data, recipe, again) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not [path for path in again.iterdir() if "manifest" in path.name]
+    assert run(["verify", str(again)]) == 3
+
+
+@pytest.mark.slow
 def test_run_that_fails_leaves_no_manifest_over_other_files(
     again: Path, data: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +311,7 @@ def test_run_that_fails_leaves_no_manifest_over_other_files(
     assert deploy(data, recipe, again, "--seed", "5") == 2
     assert not (again / "manifest.json").exists()
     assert not (again / "report.json").exists()
+    assert run(["verify", str(again)]) == 3
     monkeypatch.undo()
     assert deploy(data, recipe, again) == 0
     test_manifest_is_true(again, data)
@@ -305,6 +434,8 @@ def test_a_teacher_that_is_given_is_not_trained_and_must_not_have_seen_the_test_
     out = tmp_path / "given"
     assert deploy(data, recipe, out, "--checkpoint", str(bundle / "teacher")) == 0
     assert {row["split"] for row in read(out / "report.json")["results"]} == {"session"}
+    given = sha256_of_file(bundle / "teacher" / "model.safetensors")
+    assert read(out / "manifest.json")["parents"]["given_checkpoint"] == given
     assert (out / "teacher" / "model.safetensors").read_bytes() == (
         bundle / "teacher" / "model.safetensors"
     ).read_bytes()

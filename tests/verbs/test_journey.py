@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,6 +144,28 @@ def made(data: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     assert run(["quantize", str(out / "student"), *common, "--out", str(out / "int8")]) == 0
     assert run(["export", str(out / "int8"), "--quiet", "--out", str(out / "files")]) == 0
     return out
+
+
+def test_quantize_and_export_give_the_same_bytes_again(made: Path, data: Path, recipe: Path, tmp_path: Path) -> None:
+    """In another process, with other hashes of texts, more threads, another temporary folder and after another model."""
+    (tmp_path / "temporary").mkdir()
+    common = ["--data", str(data), "--recipe", str(recipe), "--quiet"]
+    program = (
+        "import sys, torch\ntorch.set_num_threads(2)\nfrom embridge_edge.cli import run\n"
+        f"assert run(['export', {str(made / 'student')!r}, '--out', 'first', '--quiet']) == 0\n"
+        f"assert run(['quantize', {str(made / 'student')!r}, *{common!r}, '--out', 'int8']) == 0\n"
+        "assert run(['export', 'int8', '--out', 'files', '--quiet']) == 0\n"
+    )
+    changed = {"PYTHONHASHSEED": "77", "TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, **changed}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    for folder in ("int8", "files"):
+        names = sorted(path.name for path in (made / folder).iterdir())
+        assert names == sorted(path.name for path in (tmp_path / folder).iterdir())
+        for name in names:
+            assert (made / folder / name).read_bytes() == (tmp_path / folder / name).read_bytes(), f"{folder}/{name}"
 
 
 CONTRACT = {"model", "data", "split", "metric", "value", "ci_low", "ci_high", "n", "n_groups"}
