@@ -181,7 +181,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert names - pinned == set()
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "constraints-tensorflow.txt"])
+@pytest.mark.parametrize("name", ["constraints.txt", "export/constraints-tensorflow.txt"])
 def test_constraints_are_exact_and_name_no_place(name: str) -> None:
     for package, version in pins(ROOT / name):
         assert re.fullmatch(r"[a-z0-9-]+", package), package

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 
@@ -13,6 +13,8 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
 from embridge_edge.verbs.workspace import refuse_around
+
+Converter = Literal["litert-torch", "onnx2tf"]
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,30 @@ class ExportReport:
         }
 
 
-def export(model: Path, out: Path, *, force: bool = False, seed: int = 0, progress: Progress = SILENT) -> ExportReport:
+def export(
+    model: Path,
+    out: Path,
+    *,
+    converter: Converter = "litert-torch",
+    force: bool = False,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> ExportReport:
     """Write a model as TFLite and ONNX, with chain, labels and heads inside each file.
 
     Args:
         model: a student checkpoint (float files), or the folder that quantize wrote (int8 files as well).
         out: folder for the files.
+        converter: what makes the TFLite files. "onnx2tf" is a second opinion, to be compared with the first by check: it makes them
+            from the ONNX file with TensorFlow, in an environment of its own that is made when it is first asked for.
         seed: taken for uniformity with the other verbs; nothing here is random.
 
     Raises:
-        EdgeError: neither of both, or a conversion whose result differs from the original.
+        EdgeError: neither of both, or a conversion that fails or whose result differs from the original.
     """
     refuse_existing(out, force, ("*.tflite", "*.onnx"))
     refuse_around(out, model)
-    files = exported_files(model)
+    files = exported_files(model) if converter == "litert-torch" else files_by_onnx2tf(model, progress)
     with folder_written_by_rename(out) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
@@ -85,10 +97,56 @@ def exported_files(model: Path) -> dict[str, bytes]:
     }
 
 
+def files_by_onnx2tf(model: Path, progress: Progress = SILENT) -> dict[str, bytes]:
+    """The same files, with onnx2tf's in the place of the TFLite ones.
+
+    Raises:
+        EdgeError: the model has layers in 16 bits, which onnx2tf cannot single out, or it cannot be converted.
+    """
+    from embridge_edge.export import metadata
+    from embridge_edge.export.onnx2tf import convert_onnx, converter_name
+    from embridge_edge.export.quantized import load_quantized
+
+    calibration = None
+    if (model / "quantized.json").is_file():
+        quantized = load_quantized(model)
+        calibration = quantized.calibration
+        asked = (metadata.read(quantized.int8) or {}).get("provenance", {}).get("quantization", {})
+        if asked.get("wide"):
+            raise EdgeError(
+                f"{model} has layers in 16 bits ({', '.join(asked['wide'])}), which onnx2tf cannot single out; quantize without "
+                "wide to compare converters."
+            )
+    files = exported_files(model)
+
+    def with_metadata(made: bytes, ours: bytes, quantization: dict[str, Any] | None = None) -> bytes:
+        about = metadata.read(ours)
+        assert about is not None  # noqa: S101 (exported_files attached it)
+        provenance = {**about["provenance"], "converter": converter_name()}
+        if quantization is not None:
+            provenance["quantization"] = quantization
+        return metadata.attach(made, {**about, "provenance": provenance})
+
+    made = convert_onnx(files["student.onnx"], calibration, progress=progress)
+    files["student.tflite"] = with_metadata(made.float32, files["student.tflite"])
+    if made.int8 is not None and calibration is not None:
+        how = {"scheme": "static int8", "observer": "minmax", "windows": len(calibration)}
+        files["student_int8.tflite"] = with_metadata(made.int8, files["student_int8.tflite"], how)
+    return files
+
+
 @click.command("export")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option(
+    "--converter",
+    type=click.Choice(get_args(Converter)),
+    default="litert-torch",
+    show_default=True,
+    help="What makes the TFLite files; onnx2tf brings TensorFlow into an environment of its own, once.",
+)
 @common_options
-def command(model: Path, out: Path, common: Common) -> None:
+def command(model: Path, out: Path, converter: Converter, common: Common) -> None:
     """Write MODEL, a student checkpoint or what quantize wrote, as TFLite and ONNX."""
-    show(export(model, out, force=common.force, seed=common.seed, progress=common.progress), common)
+    report = export(model, out, converter=converter, force=common.force, seed=common.seed, progress=common.progress)
+    show(report, common)
