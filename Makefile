@@ -17,6 +17,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INPUTS := $(shell { cat pyproject.toml constraints.txt; pwd -P; } | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.installed-$(INPUTS)
+# The TensorFlow converter's environment, which its tests make when it is not there (export/environments.py).
+export EMBRIDGE_ENVIRONMENTS ?= $(CURDIR)/build/environments
 # One thread per worker: torch and BLAS would otherwise start as many threads as there are cores in each of them.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST = $(ONE_THREAD) $(RUN) -m pytest -n $(WORKERS) --dist loadfile

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.reading import Values, dequantize_values
 from embridge_edge.export.running import Runtime, layer_values, run_tflite
-from embridge_edge.firmware_bridge.graph import Tensor, activations, read_graph
+from embridge_edge.firmware_bridge.graph import Tensor, activations, op_counts, read_graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,75 @@ class RuntimeComparison:
     def within_one_step(self) -> float:
         """Smallest share of windows within one step."""
         return min((pair.within_one_step for pair in self.pairs), default=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePair:
+    """Two `.tflite` files of one model, by two converters or two recipes, on the same windows.
+
+    Attributes:
+        sizes: bytes of each file. ops: how often each has an op.
+        step: real value of one integer step of the first one's output; None, as all that follows, where either is float there.
+        other_step: of the second one's.
+        max_steps: largest difference of an output, in steps of the first.
+        mean_steps: mean absolute difference, likewise.
+        within_one_step: share of windows in which no output differs by more than one step.
+    """
+
+    sizes: tuple[int, int]
+    ops: tuple[dict[str, int], dict[str, int]]
+    step: float | None = None
+    other_step: float | None = None
+    max_steps: float | None = None
+    mean_steps: float | None = None
+    within_one_step: float | None = None
+
+    @property
+    def ops_apart(self) -> dict[str, tuple[int, int]]:
+        """The ops of which one has more than the other, with both numbers."""
+        one, two = self.ops
+        return {
+            name: (one.get(name, 0), two.get(name, 0))
+            for name in sorted({*one, *two})
+            if one.get(name) != two.get(name)
+        }
+
+    def text(self) -> str:
+        apart = ", ".join(f"{name} {one} and {two}" for name, (one, two) in self.ops_apart.items())
+        lines = [
+            f"  {self.sizes[0]:,} and {self.sizes[1]:,} bytes; " + (f"ops apart: {apart}" if apart else "the same ops")
+        ]
+        if self.max_steps is not None and self.within_one_step is not None and self.step is not None:
+            lines.append(
+                f"  outputs at most {self.max_steps:.4g} steps of {self.step:.4g} apart, {self.mean_steps:.3g} in the mean; "
+                f"{100 * self.within_one_step:.2f} % of the windows within one step (the other's steps are {self.other_step:.4g})"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "ops_apart": self.ops_apart}
+
+
+def compare_files(first: Path, second: Path, outputs: Values, other_outputs: Values) -> FilePair:
+    """What two `.tflite` files differ in, and by how many integer steps their outputs do.
+
+    Args:
+        outputs: real values that the first gives, `[n, values]`. other_outputs: the second's, of the same windows.
+
+    Raises:
+        EdgeError: one is damaged.
+    """
+    graphs = read_graph(first), read_graph(second)
+    sizes, ops = (graphs[0].size_bytes, graphs[1].size_bytes), (op_counts(graphs[0]), op_counts(graphs[1]))
+    ends = [graph.tensors[graph.outputs[0]] for graph in graphs]
+    if any(end.is_float or not end.scales for end in ends):
+        return FilePair(sizes, ops)
+    steps = np.abs(outputs.astype(np.float64) - other_outputs) / ends[0].scales[0]
+    # Both are whole numbers of their own steps, in float32: a step that is one in a million too long is still one.
+    within = float((steps.max(axis=1, initial=0) <= 1 + 1e-4).mean())
+    return FilePair(
+        sizes, ops, ends[0].scales[0], ends[1].scales[0], float(steps.max(initial=0)), float(steps.mean()), within
+    )
 
 
 def layer_errors(float_model: Path | bytes, int8_model: Path | bytes, inputs: Values) -> list[LayerError]:

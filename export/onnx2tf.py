@@ -20,6 +20,7 @@ from embridge_edge.export.environments import Environment, interpreter_of
 from embridge_edge.export.flatbuffer import with_readable_names
 from embridge_edge.export.onnx import LARGEST_CONVERSION_ERROR, parsed
 from embridge_edge.export.running import run_onnx, run_tflite
+from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.progress import SILENT, Progress
 
 Floats = npt.NDArray[np.float32]
@@ -137,7 +138,11 @@ def _of_one_window(onnx: bytes) -> bytes:
 def _made(path: Path) -> bytes:
     if not path.is_file():
         raise EdgeError(f"onnx2tf ended well and made no {path.name}; {INSTEAD}.")
-    return with_readable_names(path.read_bytes())
+    model = with_readable_names(path.read_bytes())
+    foreign = sorted({op.name.removeprefix("CUSTOM:") for op in read_graph(model).ops if op.name.startswith("CUSTOM:")})
+    if foreign:
+        raise EdgeError(f"onnx2tf left ops that no TFLite runtime has ({', '.join(foreign)}); {INSTEAD}.")
+    return model
 
 
 def _reason(text: str, status: int) -> str:

@@ -35,6 +35,19 @@ def models() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def second_converter() -> None:
+    """The TensorFlow converter's environment; it is made where it is not there, which takes minutes and an index of packages."""
+    from embridge_edge.errors import EdgeError
+    from embridge_edge.export.environments import interpreter_of
+    from embridge_edge.export.onnx2tf import converter_environment
+
+    try:
+        interpreter_of(converter_environment())
+    except EdgeError as error:
+        pytest.skip(f"needs the TensorFlow converter: {error}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever uses the shared folders is marked `data`, so that the fast suite never depends on them."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from embridge_edge.export.comparing import FilePair
     from embridge_edge.learning.scores import Result
 
     Floats = npt.NDArray[np.float32]
@@ -33,6 +34,7 @@ class CheckReport:
     Attributes:
         results: one per model and metric. confusions: counts per model. per_wearer: the values behind the means.
         comparison: how far the second model lies from the first; None without one.
+        files: where both are `.tflite`, what their files differ in, and by how many integer steps their outputs do.
         layers: error of each int8 layer against the float twin, worst first.
         split, data: on what.
     """
@@ -44,6 +46,7 @@ class CheckReport:
     confusions: tuple[dict[str, Any], ...] = ()
     per_wearer: tuple[dict[str, Any], ...] = ()
     comparison: dict[str, Any] | None = None
+    files: FilePair | None = None
     layers: tuple[dict[str, Any], ...] = field(default=())
 
     def text(self) -> str:
@@ -66,6 +69,8 @@ class CheckReport:
                 f"{c['model']} against {c['against']} on {c['inputs']}: {flips}, "
                 f"mean-removed error {c['mean_removed_error']:.4f}, largest difference {c['largest_difference']:.4g}"
             )
+            if self.files is not None:
+                lines.append(self.files.text())
         if self.layers:
             lines.append(
                 "layer (worst first)             op                     SNR dB  cosine  mean-removed error  clipped"
@@ -86,6 +91,7 @@ class CheckReport:
             "confusions": list(self.confusions),
             "per_wearer": list(self.per_wearer),
             "comparison": self.comparison,
+            "files": None if self.files is None else self.files.to_json(),
             "layers": list(self.layers),
         }
 
@@ -122,9 +128,9 @@ def check(
     columns = None
     if data is not None:
         judged, columns = _judge(model, other, data, split, format, seed, progress)
-    comparison = rows = None
+    comparison = files = rows = None
     if other is not None:
-        comparison = _compare(model, other, columns, seed)
+        comparison, files = _compare(model, other, columns, seed)
     if layers:
         windows = _inputs(model, columns, LAYER_WINDOWS, seed)
         rows = layer_table(model.path, None if other is None else other.path, windows)
@@ -133,6 +139,7 @@ def check(
         data=None if data is None else data.resolve().name,
         split=judged.pop("split", None),
         comparison=comparison,
+        files=files,
         layers=tuple(rows or ()),
         **judged,
     )
@@ -201,9 +208,12 @@ def _inputs(model: OpenModel, columns: Floats | None, count: int, seed: int) -> 
     return np.random.default_rng(seed).standard_normal((count, *model.input_shape)).astype(np.float32)
 
 
-def _compare(model: OpenModel, other: OpenModel, columns: Floats | None, seed: int) -> dict[str, Any]:
+def _compare(
+    model: OpenModel, other: OpenModel, columns: Floats | None, seed: int
+) -> tuple[dict[str, Any], FilePair | None]:
     import numpy as np
 
+    from embridge_edge.export.comparing import compare_files
     from embridge_edge.learning.scores import mean_removed_error
 
     if model.input_shape != other.input_shape:
@@ -227,16 +237,19 @@ def _compare(model: OpenModel, other: OpenModel, columns: Floats | None, seed: i
         flips = float(
             np.mean(np.array(head.names)[head.decide(mine)] != np.array(its_head.names)[its_head.decide(its)])
         )
+    both_tflite = model.path.suffix == other.path.suffix == ".tflite"
+    files = compare_files(model.path, other.path, mine, its) if both_tflite else None
+    name, its_name = ((one.name if model.name != other.name else f"{one.name} ({one.path})") for one in (model, other))
     return {
-        "model": model.name,
-        "against": other.name,
+        "model": name,
+        "against": its_name,
         "inputs": f"{len(windows)} windows of white noise (give --data for recordings)"
         if columns is None
         else f"{len(windows)} test windows",
         "class_flips": flips,
         "mean_removed_error": mean_removed_error(its, mine),
         "largest_difference": float(np.abs(mine - its).max()),
-    }
+    }, files
 
 
 def layer_table(path: Path, twin: Path | None, inputs: Floats) -> list[dict[str, Any]]:

@@ -358,6 +358,30 @@ def test_models_are_compared_on_recordings_or_on_noise(made: Path, data: Path, e
     assert same["mean_removed_error"] < 1e-3
 
 
+@pytest.mark.slow
+def test_second_converter_makes_the_same_files_and_check_says_how_far_apart_they_are(
+    made: Path, data: Path, edge: Edge, tmp_path: Path, second_converter: None
+) -> None:
+    report = edge("export", made / "int8", "--converter", "onnx2tf", "--out", tmp_path / "theirs")
+    assert {row["path"] for row in report["files"]} == {path.name for path in (made / "files").iterdir()}
+    ours, theirs = (folder / "student_int8.tflite" for folder in (made / "files", tmp_path / "theirs"))
+    assert ours.read_bytes() != theirs.read_bytes()
+    found = edge("check", ours, "--against", theirs, "--data", data)
+    assert str(theirs) in found["comparison"]["against"]  # their names alone are the same
+    assert found["comparison"]["class_flips"] <= 0.02
+    assert found["files"]["sizes"] == [path.stat().st_size for path in (ours, theirs)]
+    assert found["files"]["max_steps"] <= 8 and found["files"]["within_one_step"] > 0.5
+    assert found["files"]["ops"][0]["CONV_2D"] == found["files"]["ops"][1]["CONV_2D"]
+    judged = edge("check", tmp_path / "theirs", "--data", data)
+    assert_contract(judged["results"])
+    edge("export", made / "student", "--converter", "onnx2tf", "--out", tmp_path / "floats")
+    floats = edge(
+        "check", tmp_path / "floats" / "student.tflite", "--against", made / "files" / "student.tflite", "--data", data
+    )
+    assert floats["comparison"]["class_flips"] == 0.0 and floats["files"]["max_steps"] is None
+    assert floats["comparison"]["mean_removed_error"] < 1e-4
+
+
 def test_layers_are_listed_worst_first(made: Path, data: Path, edge: Edge) -> None:
     for what in ("files", "files/student_int8.tflite"):
         layers = edge("check", made / what, "--layers", "--data", data)["layers"]
