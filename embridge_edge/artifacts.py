@@ -118,6 +118,12 @@ def _umask() -> int:
     return current
 
 
+def user_cache() -> Path:
+    """Where the toolkit keeps what it can make again, in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "embridge-edge"
+
+
 def canonical_json(value: object) -> str:
     """JSON that is the same text for the same value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

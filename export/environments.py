@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from embridge_edge.artifacts import sha256_of, write_json
+from embridge_edge.artifacts import sha256_of, user_cache, write_json
 from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.progress import SILENT, Progress
 
@@ -79,8 +79,7 @@ def environments_folder() -> Path:
     """The folder that `EMBRIDGE_ENVIRONMENTS` names, else one in the user's cache."""
     if named := os.environ.get(PLACE):
         return Path(named).absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "embridge-edge" / "environments"
+    return user_cache() / "environments"
 
 
 def interpreter_of(environment: Environment, progress: Progress = SILENT) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.firmware_bridge.graph import IDENTIFIER, MACS, read_graph
+from embridge_edge.firmware_bridge.schema import tflite_schema
 
 ALIGNMENT = 16
 ROLES = {1: "weights", 2: "bias"}
@@ -22,7 +23,7 @@ def unpack(model: bytes) -> Any:
     Raises:
         EdgeError: the bytes are damaged or no TFLite model.
     """
-    from ai_edge_litert import schema_py_generated as schema
+    schema = tflite_schema()
 
     read_graph(model)  # Refuses what the generated reader would loop over or misread.
     try:
@@ -107,7 +108,7 @@ class _AlignedBuffer:
         self.data = data
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - called by the generated writer
-        from ai_edge_litert import schema_py_generated as schema
+        schema = tflite_schema()
 
         vector = None
         if self.data is not None and len(self.data):

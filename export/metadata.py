@@ -11,6 +11,7 @@ from embridge_edge.artifacts import canonical_json
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.flatbuffer import READER_ERRORS, as_array, pack, unpack
 from embridge_edge.firmware_bridge.graph import IDENTIFIER
+from embridge_edge.firmware_bridge.schema import tflite_schema
 
 TFLITE_NAME = b"EMBRIDGE_EDGE"
 ONNX_KEY = "embridge_edge"
@@ -64,7 +65,7 @@ def is_tflite(model: bytes) -> bool:
 
 
 def _into_tflite(model: bytes, text: str) -> bytes:
-    from ai_edge_litert import schema_py_generated as schema
+    schema = tflite_schema()
 
     unpacked = unpack(model)
     entries = list(unpacked.metadata or ())
@@ -79,7 +80,7 @@ def _into_tflite(model: bytes, text: str) -> bytes:
 
 
 def _from_tflite(model: bytes) -> bytes | None:
-    from ai_edge_litert import schema_py_generated as schema
+    schema = tflite_schema()
 
     try:
         root = schema.Model.GetRootAs(model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +15,20 @@ import numpy.typing as npt
 from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.reading import Values, dequantize_values, quantize_values
 from embridge_edge.firmware_bridge.graph import Graph, Tensor, activations, read_graph
-from embridge_edge.firmware_bridge.interpreters import litert_interpreter, tflm_interpreter
+from embridge_edge.firmware_bridge.interpreters import (
+    died_elsewhere_of,
+    litert_interpreter,
+    run_elsewhere,
+    tflm_interpreter,
+)
 from embridge_edge.quiet import silenced
 
-Runtime = Literal["litert", "litert-ref", "tflm"]
+Runtime = Literal["litert", "litert-ref", "tflm", "tflite-runtime", "tf-lite"]
 RUNTIMES: tuple[Runtime, ...] = ("litert", "litert-ref", "tflm")
+"""Those that run in this process."""
+
+ELSEWHERE: Mapping[Runtime, str] = {"tflite-runtime": "tflite-runtime", "tf-lite": "tensorflow"}
+"""Those that run in a process of their own, with their reference kernels, and the package that brings each."""
 
 
 def run_tflite(model: Path | bytes, inputs: Values, runtime: Runtime = "litert", *, raw: bool = False) -> Values:
@@ -26,7 +37,8 @@ def run_tflite(model: Path | bytes, inputs: Values, runtime: Runtime = "litert",
     Args:
         model: a `.tflite` file or its bytes.
         inputs: windows `[n, T, C]`: float32, quantized here by the stored scale; or int8, taken as they are.
-        runtime: "litert" (XNNPACK), "litert-ref" (LiteRT's reference kernels) or "tflm" (TensorFlow Lite Micro).
+        runtime: "litert" (XNNPACK), "litert-ref" (LiteRT's reference kernels) or "tflm" (TensorFlow Lite Micro); or an older name of
+            LiteRT, "tflite-runtime" or "tf-lite", with its reference kernels, in whichever Python has it (see `python_with`).
         raw: give an int8 model's outputs as int8 instead of real values.
 
     Returns:
@@ -38,13 +50,43 @@ def run_tflite(model: Path | bytes, inputs: Values, runtime: Runtime = "litert",
     content, graph = _loaded(model)
     given, taken = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     windows = _as_the_model_takes_them(given, inputs)
-    outputs = np.empty((len(windows), *taken.shape[1:]), dtype=_numpy_type(taken))
-    invoke = _invoker(content, graph, runtime)
-    for index in range(len(windows)):
-        outputs[index] = invoke(windows[index : index + 1])[0]
+    if runtime in ELSEWHERE:
+        package = ELSEWHERE[runtime]
+        outputs = run_elsewhere(python_with(package), package, content, windows)
+    else:
+        outputs = np.empty((len(windows), *taken.shape[1:]), dtype=_numpy_type(taken))
+        invoke = _invoker(content, graph, runtime)
+        for index in range(len(windows)):
+            outputs[index] = invoke(windows[index : index + 1])[0]
     if raw or taken.is_float or not taken.scales:
         return outputs
     return dequantize_values(outputs, taken.scales[0], taken.zero_points[0])
+
+
+@functools.cache
+def python_with(package: str) -> Path:
+    """A Python in which a package's TFLite interpreter has run a model: this one, or that of the TensorFlow converter's environment.
+
+    Args:
+        package: "ai-edge-litert", "tflite-runtime" or "tensorflow".
+
+    Raises:
+        EdgeError: there is none; says what each one died of.
+    """
+    from embridge_edge.export.onnx2tf import converter_environment
+
+    environment = converter_environment()
+    wrong = {}
+    for python in (Path(sys.executable), *([environment.interpreter] if environment.is_ready else [])):
+        died_of = died_elsewhere_of(python, package)
+        if died_of is None:
+            return python
+        wrong[python] = died_of
+    each = "; ".join(f"{python}: {died_of}" for python, died_of in wrong.items())
+    what_next = (
+        "ask doctor" if environment.is_ready else "export --converter onnx2tf makes an environment in which it does"
+    )
+    raise EdgeError(f"{package} works in no Python here ({each}); {what_next}.")
 
 
 def _loaded(model: Path | bytes) -> tuple[bytes, Graph]:
@@ -87,7 +129,7 @@ def _invoker(content: bytes, graph: Graph, runtime: Runtime) -> Callable[[Values
     if runtime == "tflm":
         return _tflm_invoker(content, graph)
     if runtime not in RUNTIMES:
-        raise EdgeError(f"Unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}.")
+        raise EdgeError(f"Unknown runtime {runtime!r}; choose one of {', '.join((*RUNTIMES, *ELSEWHERE))}.")
     interpreter = litert_interpreter(content, reference=runtime == "litert-ref")
     given, taken = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 

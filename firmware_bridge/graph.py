@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.firmware_bridge.schema import tflite_schema
 
 IDENTIFIER = b"TFL3"
 ABSENT = -1
@@ -242,9 +243,7 @@ class _Reader:
     """Reads one flatbuffer with a budget: no damaged length may make it loop for longer than the file is."""
 
     def __init__(self, data: bytes) -> None:
-        from ai_edge_litert import schema_py_generated as schema
-
-        self.schema = schema
+        self.schema = tflite_schema()
         self.data = data
         # Every entry of a list costs an honest file four bytes at least; a table may be shared, hence the factor.
         self.budget = 4 * len(data) + 1024

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from embridge_edge.hardware.interpreting import interpreter_of_package
+
 PROBE_TIMEOUT_S = 60.0
 # y = ReLU(x) on float32 [1, 2], once as TFLite and once as ONNX: written by the flatbuffers and onnx packages, kept as
 # bytes so that probing a runtime needs nothing but that runtime.
@@ -40,16 +42,8 @@ def probe(name: str) -> str | None:
     return lines[-1] if lines else f"ended with status {done.returncode}"
 
 
-def _litert() -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    return _interpreted(Interpreter)
-
-
-def _tflite_runtime() -> Any:
-    from tflite_runtime.interpreter import Interpreter
-
-    return _interpreted(Interpreter)
+def _tflite(package: str) -> Callable[[], Any]:
+    return lambda: _interpreted(interpreter_of_package(package))
 
 
 def _interpreted(kind: Callable[..., Any]) -> Any:
@@ -90,11 +84,12 @@ def _input() -> Any:
 
 
 PROBES: Mapping[str, Callable[[], Any]] = {
-    "ai-edge-litert": _litert,
+    "ai-edge-litert": _tflite("ai-edge-litert"),
     "numba": _numba,
     "onnxruntime": _onnxruntime,
+    "tensorflow": _tflite("tensorflow"),
     "tflite-micro": _tflm,
-    "tflite-runtime": _tflite_runtime,
+    "tflite-runtime": _tflite("tflite-runtime"),
 }
 
 

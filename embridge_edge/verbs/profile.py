@@ -270,6 +270,7 @@ def _latencies(
 ) -> tuple[RuntimeLatency, ...]:
     """Latency on each runtime of this host that takes the file."""
     from embridge_edge.export.running import onnx_invoker, tflite_invoker
+    from embridge_edge.firmware_bridge.interpreters import interpreter_name
 
     window = _window(model, seed)
     loaders: dict[str, Callable[[], Callable[[Any], Any]]]
@@ -277,7 +278,7 @@ def _latencies(
         loaders = {"ONNX Runtime, 1 thread": lambda: onnx_invoker(model.path)}
     else:
         loaders = {
-            "LiteRT, 1 thread": lambda: tflite_invoker(model.path, "litert"),
+            f"{interpreter_name()}, 1 thread": lambda: tflite_invoker(model.path, "litert"),
             "TFLM, reference kernels": lambda: tflite_invoker(model.path, "tflm"),
         }
     measured = []
