@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.export.metadata import is_tflite
+from embridge_edge.export.onnx import onnx_ops_and_step
 from embridge_edge.export.reading import Values, dequantize_values
 from embridge_edge.export.running import Runtime, layer_values, run_tflite
 from embridge_edge.firmware_bridge.graph import Tensor, activations, op_counts, read_graph
@@ -85,11 +87,11 @@ class RuntimeComparison:
 
 @dataclasses.dataclass(frozen=True)
 class FilePair:
-    """Two `.tflite` files of one model, by two converters or two recipes, on the same windows.
+    """Two files of one model, by two converters, for two runtimes or by two recipes, on the same windows.
 
     Attributes:
         sizes: bytes of each file. ops: how often each has an op.
-        step: real value of one integer step of the first one's output; None, as all that follows, where either is float there.
+        step: real value of one integer step of the first one's output; None, as all that follows, where either holds no integers there.
         other_step: of the second one's.
         max_steps: largest difference of an output, in steps of the first.
         mean_steps: mean absolute difference, likewise.
@@ -131,7 +133,7 @@ class FilePair:
 
 
 def compare_files(first: Path, second: Path, outputs: Values, other_outputs: Values) -> FilePair:
-    """What two `.tflite` files differ in, and by how many integer steps their outputs do.
+    """What two model files differ in, `.tflite` or `.onnx`, and by how many integer steps their outputs do.
 
     Args:
         outputs: real values that the first gives, `[n, values]`. other_outputs: the second's, of the same windows.
@@ -139,17 +141,24 @@ def compare_files(first: Path, second: Path, outputs: Values, other_outputs: Val
     Raises:
         EdgeError: one is damaged.
     """
-    graphs = read_graph(first), read_graph(second)
-    sizes, ops = (graphs[0].size_bytes, graphs[1].size_bytes), (op_counts(graphs[0]), op_counts(graphs[1]))
-    ends = [graph.tensors[graph.outputs[0]] for graph in graphs]
-    if any(end.is_float or not end.scales for end in ends):
-        return FilePair(sizes, ops)
-    steps = np.abs(outputs.astype(np.float64) - other_outputs) / ends[0].scales[0]
+    (ops, step), (other_ops, other_step) = (_ops_and_step(path) for path in (first, second))
+    sizes = first.stat().st_size, second.stat().st_size
+    if step is None or other_step is None:
+        return FilePair(sizes, (ops, other_ops))
+    steps = np.abs(outputs.astype(np.float64) - other_outputs) / step
     # Both are whole numbers of their own steps, in float32: a step that is one in a million too long is still one.
     within = float((steps.max(axis=1, initial=0) <= 1 + 1e-4).mean())
-    return FilePair(
-        sizes, ops, ends[0].scales[0], ends[1].scales[0], float(steps.max(initial=0)), float(steps.mean()), within
-    )
+    return FilePair(sizes, (ops, other_ops), step, other_step, float(steps.max(initial=0)), float(steps.mean()), within)
+
+
+def _ops_and_step(path: Path) -> tuple[dict[str, int], float | None]:
+    """How often each op occurs, and what an integer step of the output is worth; None where it holds no integers."""
+    content = path.read_bytes()
+    if is_tflite(content):
+        graph = read_graph(content)
+        end = graph.tensors[graph.outputs[0]]
+        return op_counts(graph), end.scales[0] if end.scales and not end.is_float else None
+    return onnx_ops_and_step(content)
 
 
 def layer_errors(float_model: Path | bytes, int8_model: Path | bytes, inputs: Values) -> list[LayerError]:

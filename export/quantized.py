@@ -17,7 +17,9 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
+from embridge_edge.export.readback import Asked, refuse_unless_sound
 from embridge_edge.export.tflite import to_tflite
+from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.model.student import Student
 from embridge_edge.recipe import QuantizePlan
@@ -65,8 +67,11 @@ def quantize_student(
     provenance = dict(about["provenance"]) | {
         "quantization": {"scheme": "static int8", **asdict(plan), "windows": len(calibration)}
     }
+    int8 = quantize_tflite(bare, calibration, plan)
+    ends = (student.chain.input_shape, tuple(read_graph(bare).tensors[read_graph(bare).outputs[0]].shape[1:]))
+    refuse_unless_sound("The int8 model", int8, Asked(*ends, int8=True), calibration)
     return QuantizedModel(
-        int8=metadata.attach(quantize_tflite(bare, calibration, plan), {**about, "provenance": provenance}),
+        int8=metadata.attach(int8, {**about, "provenance": provenance}),
         float32=metadata.attach(bare, about),
         onnx=metadata.attach(to_onnx(network, shape), about),
         calibration=calibration,

@@ -15,16 +15,12 @@ from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.bias import corrected
 from embridge_edge.export.flatbuffer import repack_inline
 from embridge_edge.export.ranges import checked_windows, observed, ranges_of
+from embridge_edge.export.scales import MOVING, scale_faults
 from embridge_edge.firmware_bridge.graph import Graph, Op, float_ops, op_counts, read_graph
 from embridge_edge.quiet import silenced
 from embridge_edge.recipe import QuantizePlan
 
 Floats = npt.NDArray[np.float32]
-
-MOVING = frozenset(
-    {"RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE", "DEQUANTIZE", "PAD", "SLICE", "STRIDED_SLICE"}
-)
-"""Ops that hand values on as they are."""
 
 
 def quantize_tflite(
@@ -59,7 +55,10 @@ def quantize_tflite(
     model = quantized(float_model, found, wide=wide)
     if plan.bias_correction:
         model = corrected(model, float_model, windows)
-    refuse_unless_as_asked(read_graph(model), wide, most_transposes)
+    graph = read_graph(model)
+    refuse_unless_as_asked(graph, wide, most_transposes)
+    for fault in scale_faults(graph, found):
+        raise EdgeError(f"The quantizer did not do what it was asked for: {fault}; use another version of it.")
     return model
 
 

@@ -199,6 +199,39 @@ def run_onnx(model: Path | bytes, inputs: Values) -> npt.NDArray[np.float32]:
         ) from None
 
 
+def onnx_values(model: Path | bytes, inputs: Values) -> dict[str, Values]:
+    """The input and what every node of an ONNX model writes, in order of execution: tensor name → values `[n, …]`.
+
+    Args:
+        inputs: windows `[n, T, C]`, float32.
+
+    Raises:
+        EdgeError: the model is damaged, or the inputs do not fit it.
+    """
+    from embridge_edge.export.onnx import parsed
+
+    content = model if isinstance(model, bytes) else model.read_bytes()
+    proto = parsed(content)
+    given, taken = proto.graph.input[0].name, {value.name for value in proto.graph.output}
+    constant = {tensor.name for tensor in proto.graph.initializer}
+    names = [given]
+    for node in proto.graph.node:
+        if any(name and name not in constant for name in node.input):
+            names += [name for name in node.output if name]
+        else:
+            constant |= set(node.output)
+    proto.graph.output.extend(type(proto.graph.output[0])(name=name) for name in names[1:] if name not in taken)
+    session = _onnx_session(proto.SerializeToString(), optimised=False)
+    windows = np.ascontiguousarray(inputs, dtype=np.float32)
+    try:
+        found = session.run(names[1:], {given: windows})
+    except Exception as error:
+        raise EdgeError(
+            f"ONNX Runtime cannot run the model ({one_line(error)}); use the model's signal chain."
+        ) from None
+    return dict(zip(names, [windows, *map(np.asarray, found)], strict=True))
+
+
 def onnx_invoker(model: Path | bytes) -> Callable[[Values], Values]:
     """A loaded model as a function of one window, one thread: for timing.
 
@@ -210,7 +243,7 @@ def onnx_invoker(model: Path | bytes) -> Callable[[Values], Values]:
     return lambda window: np.asarray(session.run(None, {name: window})[0])
 
 
-def _onnx_session(model: Path | bytes) -> Any:
+def _onnx_session(model: Path | bytes, *, optimised: bool = True) -> Any:
     try:
         with silenced():
             import onnxruntime
@@ -219,6 +252,8 @@ def _onnx_session(model: Path | bytes) -> Any:
             options.intra_op_num_threads = 1
             options.inter_op_num_threads = 1
             options.log_severity_level = 4
+            if not optimised:  # so that every tensor is there under its name
+                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             source = model if isinstance(model, bytes) else str(model)
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except ImportError as error:

@@ -34,7 +34,7 @@ class CheckReport:
     Attributes:
         results: one per model and metric. confusions: counts per model. per_wearer: the values behind the means.
         comparison: how far the second model lies from the first; None without one.
-        files: where both are `.tflite`, what their files differ in, and by how many integer steps their outputs do.
+        files: where both are files, what these differ in, and by how many integer steps their outputs do.
         layers: error of each int8 layer against the float twin, worst first.
         split, data: on what.
     """
@@ -237,8 +237,7 @@ def _compare(
         flips = float(
             np.mean(np.array(head.names)[head.decide(mine)] != np.array(its_head.names)[its_head.decide(its)])
         )
-    both_tflite = model.path.suffix == other.path.suffix == ".tflite"
-    files = compare_files(model.path, other.path, mine, its) if both_tflite else None
+    files = compare_files(model.path, other.path, mine, its) if model.path.is_file() and other.path.is_file() else None
     name, its_name = ((one.name if model.name != other.name else f"{one.name} ({one.path})") for one in (model, other))
     return {
         "model": name,

@@ -58,6 +58,7 @@ def export(
     refuse_existing(out, force, ("*.tflite", "*.onnx"))
     refuse_around(out, model)
     files = exported_files(model) if converter == "litert-torch" else files_by_onnx2tf(model, progress)
+    _refuse_unsound(model, files)
     with folder_written_by_rename(out) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
@@ -79,11 +80,12 @@ def exported_files(model: Path) -> dict[str, bytes]:
         onnx = quantized.onnx
         if about is None:
             raise EdgeError(f"{model} holds no signal chain; run quantize again.")
+        qdq = quantize_onnx(onnx, quantized.calibration, like=(quantized.float32, quantized.int8))
         return {
             "student.tflite": quantized.float32,
             "student_int8.tflite": quantized.int8,
             "student.onnx": onnx,
-            "student_int8.onnx": metadata.attach(quantize_onnx(onnx, quantized.calibration), about),
+            "student_int8.onnx": metadata.attach(qdq, about),
         }
     if not (model / "model.json").is_file():
         raise EdgeError(
@@ -133,6 +135,35 @@ def files_by_onnx2tf(model: Path, progress: Progress = SILENT) -> dict[str, byte
         how = {"scheme": "static int8", "observer": "minmax", "windows": len(calibration)}
         files["student_int8.tflite"] = with_metadata(made.int8, files["student_int8.tflite"], how)
     return files
+
+
+def _refuse_unsound(model: Path, files: dict[str, bytes]) -> None:
+    """Read every file back before one is written: its ends as the chain and the heads want them, its insides as they must be."""
+    import numpy as np
+
+    from embridge_edge.export import metadata
+    from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.export.quantizing import layers_named
+    from embridge_edge.export.readback import Asked, refuse_unless_sound
+    from embridge_edge.features.chain import SignalChain
+    from embridge_edge.firmware_bridge.graph import read_graph
+
+    graph = read_graph(files["student.tflite"])
+    about = metadata.read(files["student.tflite"]) or {}
+    given = SignalChain.from_dict(about["chain"]).input_shape
+    taken = graph.tensors[graph.outputs[0]].shape[1:]
+    if about["heads"]:
+        taken = (len(about["heads"][0]["rows"][0]),)
+    windows = np.random.default_rng(0).standard_normal((16, *given)).astype(np.float32)
+    wide: tuple[str, ...] = ()
+    if (model / "quantized.json").is_file():
+        windows = load_quantized(model).calibration
+        quantization = (metadata.read(files["student_int8.tflite"]) or {})["provenance"]["quantization"]
+        wide = layers_named(graph, quantization.get("wide", ()))
+    for name, content in files.items():
+        int8 = name.startswith("student_int8")
+        asked = Asked(given, taken, int8, wide if int8 and metadata.is_tflite(content) else ())
+        refuse_unless_sound(name, content, asked, windows)
 
 
 @click.command("export")

@@ -353,6 +353,10 @@ def test_models_are_compared_on_recordings_or_on_noise(made: Path, data: Path, e
     found = edge("check", int8, "--against", floats, "--data", data)["comparison"]
     assert found["class_flips"] <= 0.1
     assert 0 < found["mean_removed_error"] < 0.3
+    qdq = edge("check", int8, "--against", made / "files" / "student_int8.onnx", "--data", data)
+    assert qdq["files"]["step"] == pytest.approx(qdq["files"]["other_step"], rel=1e-6)  # one set of ranges
+    assert qdq["comparison"]["class_flips"] <= 0.03 and qdq["files"]["max_steps"] <= 8
+    assert qdq["files"]["ops"][1]["QuantizeLinear"] > 3
     same = edge("check", made / "student", "--against", made / "files" / "student.onnx", "--data", data)["comparison"]
     assert same["class_flips"] == 0.0
     assert same["mean_removed_error"] < 1e-3
