@@ -186,6 +186,10 @@ def _constants_and_writers(proto: Any) -> tuple[dict[str, npt.NDArray[Any]], dic
 def _qdq_faults(proto: Any) -> Iterator[str]:
     """Scales and zero points of the pairs, and ops whose operands do not come out of one: ONNX Runtime computes these in float."""
     constants, writers = _constants_and_writers(proto)
+    operands = (
+        name for node in proto.graph.node if node.op_type in ("Conv", "Gemm", "MatMul") for name in node.input[1:]
+    )
+    weights = {writers[name].input[0] for name in operands if name in writers} & constants.keys()
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scales, zeros = (np.atleast_1d(constants[name]) for name in node.input[1:3])
@@ -193,7 +197,7 @@ def _qdq_faults(proto: Any) -> Iterator[str]:
                 yield f"{node.input[0]} has a scale that is not positive"
             if zeros.dtype not in (np.int8, np.int32):
                 yield f"{node.input[0]} is {zeros.dtype}, not int8"
-            if node.input[0] in constants and zeros.any():
+            if node.input[0] in weights and zeros.any():
                 yield f"{node.input[0]} holds weights with a zero point"
             continue
         if node.op_type in MOVING_IN_ONNX:

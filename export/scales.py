@@ -17,6 +17,9 @@ MOVING = frozenset(
 BOUNDED = ("SOFTMAX", "LOGISTIC", "TANH", "Softmax", "Sigmoid", "Tanh")
 """Ops of TFLite and of ONNX whose range is fixed, and whose values stand at its ends by right."""
 
+TYING = ("CONCATENATION", "PACK", "MAXIMUM", "MINIMUM")
+"""Ops whose kernels want all that they read in the scale of what they write."""
+
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -36,16 +39,12 @@ def scale_faults(graph: Graph, ranges: Mapping[str, Range]) -> Iterator[str]:
             yield f"{tensor.name} has no scale"
         if not all(np.isfinite(scale) and scale > 0 for scale in tensor.scales):
             yield f"{tensor.name} has a scale that is not positive"
-        if (
-            tensor.is_constant
-            and tensor.scales
-            and any(tensor.zero_points)
-            and tensor.type in ("int8", "int16", "int32")
-        ):
-            yield f"{tensor.name} holds weights with a zero point"
         if len(tensor.scales) not in (0, 1, tensor.shape[tensor.axis] if tensor.shape else 1):
             yield f"{tensor.name} has {len(tensor.scales)} scales for {tensor.shape[tensor.axis]} channels"
     for op in graph.ops:
+        operands = [graph.tensors[index] for index in op.inputs[1:] if index >= 0]
+        if op.name in PRODUCTS and any(one.is_constant and any(one.zero_points) for one in operands):
+            yield f"the weights of {_written(graph, op).name} have a zero point"
         if op.name in PRODUCTS and len(op.inputs) > 2 and op.inputs[2] >= 0:
             given, weights, bias = (graph.tensors[index] for index in op.inputs[:3])
             if given.scales and weights.scales and bias.scales:
@@ -53,9 +52,10 @@ def scale_faults(graph: Graph, ranges: Mapping[str, Range]) -> Iterator[str]:
                 if not np.allclose(bias.scales, product, rtol=1e-5, atol=0):
                     yield f"the bias of {_written(graph, op).name} is not in steps of its input times its weights"
     fixed = {_written(graph, op).name for op in graph.ops if op.name in MOVING or op.name in BOUNDED}
+    tied = {index: _written(graph, op).name for op in graph.ops if op.name in TYING for index in op.inputs}
     for tensor in graph.tensors:
         if tensor.name in ranges and tensor.name not in fixed and tensor.scales and not tensor.is_float:
-            yield from _range_fault(tensor, ranges[tensor.name])
+            yield from _range_fault(tensor, ranges[tied.get(tensor.index, tensor.name)])
 
 
 def _range_fault(tensor: Tensor, asked: Range) -> Iterator[str]:

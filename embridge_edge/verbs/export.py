@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -80,7 +81,9 @@ def exported_files(model: Path) -> dict[str, bytes]:
         onnx = quantized.onnx
         if about is None:
             raise EdgeError(f"{model} holds no signal chain; run quantize again.")
-        qdq = quantize_onnx(onnx, quantized.calibration, like=(quantized.float32, quantized.int8))
+        seven = not _for_arm(about)
+        like = (quantized.float32, quantized.int8)
+        qdq = quantize_onnx(onnx, quantized.calibration, seven_bit_weights=seven, like=like)
         return {
             "student.tflite": quantized.float32,
             "student_int8.tflite": quantized.int8,
@@ -97,6 +100,16 @@ def exported_files(model: Path) -> dict[str, bytes]:
         "student.tflite": metadata.attach(to_tflite(network, shape), about),
         "student.onnx": metadata.attach(to_onnx(network, shape), about),
     }
+
+
+def _for_arm(about: Mapping[str, Any]) -> bool:
+    """Whether ONNX Runtime runs on an ARM core there: a phone or a small board, where weights in eight bits do not saturate."""
+    from embridge_edge.hardware.target import find_target
+
+    try:
+        return find_target(str(about["provenance"]["recipe"]["target"])).kind in ("phone", "linux")
+    except (KeyError, EdgeError):
+        return False
 
 
 def files_by_onnx2tf(model: Path, progress: Progress = SILENT) -> dict[str, bytes]:

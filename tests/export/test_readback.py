@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
+from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.flatbuffer import pack, unpack
-from embridge_edge.export.onnx import parsed, quantize_onnx
-from embridge_edge.export.quantizing import quantized
+from embridge_edge.export.onnx import parsed, quantize_onnx, to_onnx
+from embridge_edge.export.quantizing import quantize_tflite, quantized
 from embridge_edge.export.ranges import observed, ranges_of
 from embridge_edge.export.readback import Asked, faults, refuse_unless_sound
 from embridge_edge.export.running import onnx_values, run_onnx, run_tflite
 from embridge_edge.export.scales import scale_faults
 from embridge_edge.export.shared_scales import shared_scales
+from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
+from embridge_edge.model.transformer_student import TransformerShape, TransformerStudent
 from embridge_edge.recipe import OBSERVERS, QuantizePlan
 
 if TYPE_CHECKING:
@@ -76,6 +80,40 @@ def test_wrong_scale_is_found_and_named(
     assert list(scale_faults(read_graph(exported.int8_tflite), ranges)) == []
     found = list(scale_faults(read_graph(changed(exported.int8_tflite, change)), ranges))
     assert any(re.fullmatch(fault, one) for one in found), found
+
+
+def shifted(name: str) -> Callable[[Any, dict[str, Any]], None]:
+    def change(model: Any, tensors: dict[str, Any]) -> None:
+        tensors[name].quantization.zeroPoint = np.asarray(tensors[name].quantization.zeroPoint) + 1
+
+    return change
+
+
+def test_weights_with_a_zero_point_are_found(exported: Exported) -> None:
+    for name in ("02_conv_2d.weights", "12_fully_connected.bias"):
+        found = faults(changed(exported.int8_tflite, shifted(name)), INT8, exported.calibration)
+        layer = "embedding" if name.startswith("12") else "02_conv_2d"
+        assert found == [f"the weights of {layer} have a zero point"]
+
+
+@pytest.mark.parametrize("query_blocks", [0, 1])
+def test_transformer_student_is_what_was_asked_for_in_every_file(query_blocks: int) -> None:
+    torch.manual_seed(1)
+    shape = TransformerShape(
+        16, 4, width=16, blocks=1, heads=2, halvings=1, queries=2, query_blocks=query_blocks, embedding=8
+    )
+    student = TransformerStudent(shape).train()
+    windows = torch.randn(64, 16, 4)
+    student(windows)
+    folded = fold_batchnorm(student)
+    float_tflite, float_onnx = to_tflite(folded, (1, 16, 4)), to_onnx(folded, (1, 16, 4))
+    int8 = quantize_tflite(float_tflite, windows.numpy(), most_transposes=9)
+    qdq = quantize_onnx(float_onnx, windows.numpy(), seven_bit_weights=False, like=(float_tflite, int8))
+    for model, in_integers in ((float_tflite, False), (float_onnx, False), (int8, True), (qdq, True)):
+        assert faults(model, Asked((16, 4), (8,), int8=in_integers), windows.numpy()) == []
+    mine, its = run_tflite(int8, windows.numpy(), "litert-ref"), run_onnx(qdq, windows.numpy())
+    graph = read_graph(int8)
+    assert np.abs(mine - its).max() / graph.tensors[graph.outputs[0]].scales[0] <= 6
 
 
 def test_float_island_and_layer_that_has_not_its_sixteen_bits_are_found(exported: Exported) -> None:
@@ -187,6 +225,18 @@ def test_both_int8_files_stand_on_one_set_of_ranges(exported: Exported) -> None:
     mine, its = run_tflite(int8, exported.windows, "litert-ref"), run_onnx(model, exported.windows)
     steps = np.abs(mine - its) / scales["embedding"][0]
     assert steps.max() <= 4 and (exported.decisions(mine) != exported.decisions(its)).mean() <= 0.01
+
+
+def test_with_eight_bit_weights_onnx_runtime_is_two_steps_from_litert(exported: Exported) -> None:
+    """On x86 without VNNI only because the session asks for exact sums; ARM has them anyway."""
+    like = (exported.float_tflite, exported.int8_tflite)
+    model = quantize_onnx(exported.float_onnx, exported.calibration, seven_bit_weights=False, like=like)
+    assert faults(model, INT8, exported.calibration) == []
+    mine, its = run_tflite(exported.int8_tflite, exported.windows, "litert-ref"), run_onnx(model, exported.windows)
+    graph = read_graph(exported.int8_tflite)
+    steps = np.abs(mine - its) / graph.tensors[graph.outputs[0]].scales[0]
+    assert steps.max() <= 2.01 and (steps.max(axis=1) <= 1.01).mean() > 0.9
+    assert (exported.decisions(mine) != exported.decisions(its)).mean() <= 0.01
 
 
 def test_files_of_two_networks_are_not_matched(exported: Exported) -> None:
