@@ -58,16 +58,25 @@ def export(
     """
     refuse_existing(out, force, ("*.tflite", "*.onnx"))
     refuse_around(out, model)
-    files = exported_files(model) if converter == "litert-torch" else files_by_onnx2tf(model, progress)
-    _refuse_unsound(model, files)
+    files = exported_files(model, converter, progress)
     with folder_written_by_rename(out) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
     return ExportReport(out, {name: len(content) for name, content in files.items()})
 
 
-def exported_files(model: Path) -> dict[str, bytes]:
-    """The files that a student checkpoint or a quantized model becomes, by name."""
+def exported_files(model: Path, converter: Converter = "litert-torch", progress: Progress = SILENT) -> dict[str, bytes]:
+    """The files that a student checkpoint or a quantized model becomes, by name; each has been read back.
+
+    Raises:
+        EdgeError: it is neither, it cannot be converted, or a file is not what it was to be.
+    """
+    files = _files(model) if converter == "litert-torch" else _files_by_onnx2tf(model, progress)
+    _refuse_unsound(model, files)
+    return files
+
+
+def _files(model: Path) -> dict[str, bytes]:
     from embridge_edge.compression.folding import folded
     from embridge_edge.export import metadata
     from embridge_edge.export.onnx import quantize_onnx, to_onnx
@@ -112,7 +121,7 @@ def _for_arm(about: Mapping[str, Any]) -> bool:
         return False
 
 
-def files_by_onnx2tf(model: Path, progress: Progress = SILENT) -> dict[str, bytes]:
+def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
     """The same files, with onnx2tf's in the place of the TFLite ones.
 
     Raises:
@@ -132,11 +141,11 @@ def files_by_onnx2tf(model: Path, progress: Progress = SILENT) -> dict[str, byte
                 f"{model} has layers in 16 bits ({', '.join(asked['wide'])}), which onnx2tf cannot single out; quantize without "
                 "wide to compare converters."
             )
-    files = exported_files(model)
+    files = _files(model)
 
     def with_metadata(made: bytes, ours: bytes, quantization: dict[str, Any] | None = None) -> bytes:
         about = metadata.read(ours)
-        assert about is not None  # noqa: S101 (exported_files attached it)
+        assert about is not None  # noqa: S101 (_files attached it)
         provenance = {**about["provenance"], "converter": converter_name()}
         if quantization is not None:
             provenance["quantization"] = quantization

@@ -362,6 +362,48 @@ def test_models_are_compared_on_recordings_or_on_noise(made: Path, data: Path, e
     assert same["mean_removed_error"] < 1e-3
 
 
+def test_second_converter_refuses_layers_in_sixteen_bits_before_it_is_installed(
+    made: Path,
+    data: Path,
+    recipe: Path,
+    edge: Edge,
+    refused: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EMBRIDGE_ENVIRONMENTS", str(tmp_path / "none"))
+    wide = tmp_path / "wide.toml"
+    wide.write_text(recipe.read_text().replace("windows = 64", 'windows = 64\nwide = ["*_conv_2d"]'))
+    edge("quantize", made / "student", "--data", data, "--recipe", wide, "--out", tmp_path / "int8")
+    edge("export", tmp_path / "int8", "--out", tmp_path / "ours")
+    line = refused("export", tmp_path / "int8", "--converter", "onnx2tf", "--out", tmp_path / "theirs")
+    assert "layers in 16 bits (*_conv_2d), which onnx2tf cannot single out" in line
+    assert not (tmp_path / "none").exists() and not (tmp_path / "theirs").exists()
+
+
+def test_file_that_is_not_what_was_asked_for_is_not_written(
+    made: Path, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    """Somebody's tool left one layer of the int8 model in a range that does not fit."""
+    from embridge_edge.export import metadata
+    from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.export.quantizing import quantized
+    from embridge_edge.export.ranges import observed, ranges_of
+    from embridge_edge.recipe import QuantizePlan
+
+    shutil.copytree(made / "int8", tmp_path / "int8")
+    model = load_quantized(made / "int8")
+    ranges = ranges_of(model.float32, observed(model.float32, model.calibration), QuantizePlan())
+    name = next(name for name in ranges if name.endswith("_conv_2d"))
+    narrow = quantized(model.float32, ranges | {name: (0.0, 0.05 * ranges[name][1])})
+    about = metadata.read(model.int8)
+    assert about is not None
+    (tmp_path / "int8" / "student_int8.tflite").write_bytes(metadata.attach(narrow, about))
+    line = refused("export", tmp_path / "int8", "--out", tmp_path / "files")
+    assert "student_int8.tflite is not what was asked for: " in line and f"of {name} stand at the end" in line
+    assert not (tmp_path / "files").exists()
+
+
 @pytest.mark.slow
 def test_second_converter_makes_the_same_files_and_check_says_how_far_apart_they_are(
     made: Path, data: Path, edge: Edge, tmp_path: Path, second_converter: None
