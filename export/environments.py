@@ -220,7 +220,8 @@ def _failure(environment: Environment, what: str, status: int) -> EdgeError:
     log = environment.log.read_text(errors="replace")
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    said = one_line(EdgeError((errors or lines or [f"status {status}"])[-1]))
+    # Of pip's errors the first says what happened, of a traceback the last line.
+    said = one_line(EdgeError(errors[0] if errors else lines[-1] if lines else f"status {status}"))
     if FULL.search(log):
         what_next = f"free some space, or name another folder with {PLACE}=FOLDER"
     elif UNREACHABLE.search(log):

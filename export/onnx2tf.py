@@ -55,7 +55,7 @@ def converter_environment() -> Environment:
         constraints="".join(line for line in text.splitlines(keepends=True) if not line.startswith("#")),
         python=(3, 11),
         proof="import onnx2tf, tensorflow",
-        room_mib=4096,  # 2.4 GiB when made; pip unpacks beside its downloads meanwhile
+        room_mib=4096,  # 2.6 GiB when made; pip unpacks beside its downloads meanwhile
     )
 
 

@@ -152,7 +152,7 @@ def wait_for(condition: object) -> None:
     [
         (
             {"packages": ("no-such-tool",), "constraints": ""},
-            r"cannot be filled \(No matching distribution found for no-such-tool\); pip's package index is out of reach",
+            r"cannot be filled \(Could not find a version that satisfies the requirement no-such-tool .*\); pip's package index is out of reach",
         ),
         (
             {"proof": "import nowhere"},
