@@ -120,8 +120,8 @@ def _umask() -> int:
 
 def user_cache() -> Path:
     """Where the toolkit keeps what it can make again, in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "embridge-edge"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (Path.home may raise)
+    return Path(home) / "embridge-edge"
 
 
 def canonical_json(value: object) -> str:

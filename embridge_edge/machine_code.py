@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.artifacts import user_cache
+
 MAGIC = b"embridge-edge kernel 1\n"
 """What a kept file begins with; then the hash of what it was made from, the hash of the rest, symbol and object file."""
 
@@ -268,8 +270,7 @@ def _folders(source: Path) -> Iterator[Path]:
         yield Path(asked)
         return
     yield source.parent / "__pycache__"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (Path.home may raise)
-    yield Path(home) / "embridge-edge"
+    yield user_cache()
 
 
 def _read(path: Path, key: bytes) -> _Code | None:
