@@ -58,10 +58,11 @@ class LayerDamage:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """All layers, the one whose absence helps most first; and the model with all of them quantized."""
+    """All layers, the one whose absence helps most first; the model with all of them quantized; which have 16 bits throughout."""
 
     whole: Damage
     layers: tuple[LayerDamage, ...]
+    wide: tuple[str, ...] = ()
 
     @property
     def advice(self) -> str | None:
@@ -69,7 +70,8 @@ class Sensitivity:
         best = min((one for one in self.layers if one.wide), key=lambda one: _error(one.wide), default=None)
         if best is None or _error(best.wide) > 0.9 * self.whole.mean_removed_error:
             return None
-        return f'[quantize] wide = ["{best.name}"]'
+        named = ", ".join(f'"{name}"' for name in (*self.wide, best.name))
+        return f"[quantize] wide = [{named}]"
 
     def to_json(self) -> dict[str, Any]:
         return {"whole": asdict(self.whole), "layers": [one.to_json() for one in self.layers], "advice": self.advice}
@@ -122,7 +124,7 @@ def sensitivity(
             )
             advance(1)
     ranked = sorted(found, key=lambda one: one.without.mean_removed_error)
-    return Sensitivity(damage(wide=already), tuple(ranked))
+    return Sensitivity(damage(wide=already), tuple(ranked), already)
 
 
 def damage_of(exact: Floats, got: Floats, decide: Decide | None = None) -> Damage:

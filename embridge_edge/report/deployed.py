@@ -21,6 +21,7 @@ from embridge_edge.report.reading import Report, Row
 
 DRAWN_LAYERS = 10
 DRAWN_CHANNELS = 32
+HURTING_LAYERS = 5
 
 _INT8_LEAD = (
     "Accuracy alone hides what int8 changes. Flips count the windows whose decided gesture changes; the mean-removed"
@@ -53,6 +54,9 @@ def quantization(report: Report) -> Section:
         blocks.append(_layers_picture(known))
     if layers:
         blocks.append(_layers_table(layers))
+    hurt = reading.record(record, "sensitivity")
+    if words.number(_error_at_output(hurt, "whole")) is not None:
+        blocks.append(_sensitivity_table(hurt))
     title = "Float to int8"
     if not blocks:
         return Section("int8", title, missing="no int8 model was compared with its float twin.")
@@ -137,6 +141,36 @@ def _layers_table(layers: list[Row]) -> Table:
     note = f"{len(layers) - 20} better layers are in report.json." if len(layers) > 20 else ""
     columns = [named("layer"), named("op"), numeric("mean-removed error"), numeric("SNR"), numeric("cosine")]
     return table("Each int8 activation against its float twin, worst first", columns, rows, note)
+
+
+def _error_at_output(found: Row, how: str) -> object:
+    return reading.record(found, how).get("mean_removed_error")
+
+
+def _sensitivity_table(found: Row) -> Table:
+    layers = sorted(
+        reading.rows(found, "layers"), key=lambda layer: -(words.number(_error_at_output(layer, "alone")) or 0.0)
+    )
+    rows = [
+        [
+            Cell(words.shortened(str(layer.get("name") or "no name"), 60)),
+            said(layer.get("op")),
+            *(measured("mean_removed_error", _error_at_output(layer, how)) for how in ("alone", "without", "wide")),
+        ]
+        for layer in layers[:HURTING_LAYERS]
+    ]
+    columns = [
+        named("layer"),
+        named("op"),
+        numeric("it alone in int8"),
+        numeric("all but it in int8"),
+        numeric("its output in 16 bits"),
+    ]
+    whole = words.quantity("mean_removed_error", _error_at_output(found, "whole"))
+    advice = found.get("advice")
+    mends = f"The recipe line that mends most: {advice}." if advice else "No layer's 16 bits mend a tenth of it."
+    caption = "The layers that int8 hurts most: mean-removed error at the model's output"
+    return table(caption, columns, rows, f"All layers in int8: {whole}. {mends}")
 
 
 def _exactly(value: object) -> str:

@@ -20,7 +20,14 @@ from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import SPLITS, Recipe, find_recipe
 from embridge_edge.verbs.judging import CHAIN, Division, Work, judgement_of
-from embridge_edge.verbs.measuring import calibration_of, costs, gates, layer_errors_of, parity
+from embridge_edge.verbs.measuring import (
+    calibration_of,
+    costs,
+    gates,
+    layer_errors_of,
+    parity,
+    sensitivity_of_shipped,
+)
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
 from embridge_edge.verbs.processes import do_all
 from embridge_edge.verbs.workflow import about_data, licence_of, recordings_step, windows_step
@@ -134,6 +141,13 @@ def deploy(
             },
         ),
     )
+    hurt, _ = workspace.step(
+        "sensitivity",
+        [exported, seed],
+        lambda folder: write_json(
+            folder / "sensitivity.json", sensitivity_of_shipped(workspace, windows, primary, plan, seed)
+        ),
+    )
     results = [result.to_json() for judgement in judgements for result in judgement.results]
     report: dict[str, Any] = {
         "title": f"{title} on {plan.target}",
@@ -148,6 +162,7 @@ def deploy(
         "per_wearer": [row for judgement in judgements for row in judgement.per_wearer],
         **read_json(measured / "measured.json"),
     }
+    report["quantization"]["sensitivity"] = read_json(hurt / "sensitivity.json")
     report["gates"] = gates(plan, report, primary.split)
     report["minutes"] = workspace.minutes  # jobs run side by side, so their sum is more than the clock says
     report["wall_minutes"] = (time.monotonic() - started) / 60.0

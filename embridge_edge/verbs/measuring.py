@@ -83,6 +83,20 @@ def layer_errors_of(
     }
 
 
+def sensitivity_of_shipped(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int
+) -> dict[str, Any]:
+    """What each layer of the model that ships costs, and the recipe line that mends most: see `export.sensitivity.Sensitivity`."""
+    from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.model.checkpoint import load_checkpoint
+    from embridge_edge.verbs.quantize import sensitivity_of
+
+    model = load_quantized(division.folder(workspace, "int8"))
+    student = load_checkpoint(division.folder(workspace, "student"))
+    inputs = _test_inputs(workspace, windows, division, plan, LAYER_WINDOWS, seed)
+    return sensitivity_of(model, student, inputs, plan, workspace.progress).to_json()
+
+
 def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:
     """What the calibration windows cover."""
     from embridge_edge.artifacts import read_json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,6 +187,7 @@ def test_sensitivity_points_at_the_layer_with_a_bad_range(exported: Exported) ->
     assert by_name["02_conv_2d"].wide is not None
     assert by_name["02_conv_2d"].wide.mean_removed_error < 0.8 * found.whole.mean_removed_error
     assert found.advice == '[quantize] wide = ["02_conv_2d"]'
+    assert replace(found, wide=("01_conv_2d",)).advice == '[quantize] wide = ["01_conv_2d", "02_conv_2d"]'
     assert found.whole.class_flips is not None
 
 

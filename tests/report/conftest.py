@@ -95,6 +95,20 @@ def example_report() -> dict[str, Any]:
             "input_zero_point": 0,
             "output_scale": 0.0471223,
             "output_zero_point": -3,
+            "sensitivity": {
+                "whole": {"mean_removed_error": 0.0432},
+                "layers": [
+                    {
+                        "name": name,
+                        "op": op,
+                        "alone": {"mean_removed_error": 0.001 * (index + 1)},
+                        "without": {"mean_removed_error": 0.0432 - 0.001 * index},
+                        "wide": None if op == "SOFTMAX" else {"mean_removed_error": 0.0433 - 0.001 * index},
+                    }
+                    for index, (name, op) in enumerate(_layers())
+                ],
+                "advice": '[quantize] wide = ["student/embedding"]',
+            },
         },
         "parity": [
             {

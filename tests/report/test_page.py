@@ -179,6 +179,17 @@ def test_worst_gesture_is_flagged(rendered: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_layers_that_int8_hurts_most_come_with_the_line_that_mends_most(report: dict[str, Any]) -> None:
+    text = Page(render(report)).text
+    shown = text[text.index("The layers that int8 hurts most") :]
+    assert shown.index("student/embedding") < shown.index("student/pool/matmul") < shown.index("student/block3/relu")
+    assert "student/block0" not in shown[: shown.index("All layers in int8")]
+    assert 'The recipe line that mends most: [quantize] wide = ["student/embedding"].' in shown
+    report["quantization"]["sensitivity"]["advice"] = None
+    assert "No layer's 16 bits mend a tenth of it." in Page(render(report)).text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_latency_is_said_to_be_the_hosts(report: dict[str, Any]) -> None:
     text = Page(render(report)).text
     assert "Host wall clock (Example CPU @ 2.00GHz): says nothing about nrf52840" in text
@@ -233,6 +244,8 @@ def test_hostile_names_stay_text(report: dict[str, Any]) -> None:
     for row in [*report["results"], *report["per_wearer"]]:
         row["model"] = HOSTILE if row["model"] == "teacher" else row["model"]
     report["quantization"]["layers"][0]["name"] = HOSTILE
+    report["quantization"]["sensitivity"]["layers"][-1]["name"] = HOSTILE
+    report["quantization"]["sensitivity"]["advice"] = HOSTILE
     report["artifacts"][0]["path"] = HOSTILE
     report["versions"][HOSTILE] = HOSTILE
     report["recipe"][HOSTILE] = {HOSTILE: HOSTILE}

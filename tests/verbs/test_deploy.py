@@ -241,7 +241,13 @@ def test_report_holds_every_model_on_every_split(bundle: Path) -> None:
     assert all(gate["ok"] for gate in report["gates"])
     tested = {row["wearer"] for row in report["per_wearer"] if (row["model"], row["split"]) == ("student", "wearer")}
     assert tested == {"a", "b", "c"}
-    assert "<html" in (bundle / "report.html").read_text("utf-8")
+    int8 = report["quantization"]
+    by_name = {layer["name"]: layer for layer in int8["sensitivity"]["layers"]}
+    assert by_name.keys() <= {layer["name"] for layer in int8["layers"]}
+    whole = int8["sensitivity"]["whole"]["mean_removed_error"]
+    assert all(0 <= layer["without"]["mean_removed_error"] < 2 * whole for layer in by_name.values())
+    page = (bundle / "report.html").read_text("utf-8")
+    assert "<html" in page and "The layers that int8 hurts most" in page
 
 
 @pytest.mark.slow
@@ -337,7 +343,7 @@ def test_a_change_reaches_the_steps_that_depend_on_it_and_no_others(again: Path,
     changed.write_text(RECIPE.replace("windows = 64", "windows = 60"))
     assert deploy(data, changed, again) == 0
     made = ran(again)
-    assert {"session.int8", "session.int8.heard", "session.judged", "exported", "measured"} <= made
+    assert {"session.int8", "session.int8.heard", "session.judged", "exported", "measured", "sensitivity"} <= made
     assert not {step for step in made if "teacher" in step or "student" in step or step == "windows"}
     # Three folds instead of two: fold 0 has the same number and other people.
     changed.write_text(RECIPE.replace("windows = 64", "windows = 60").replace("folds = 2", "folds = 3"))
