@@ -1,7 +1,8 @@
-"""`distill`: a teacher to a student that fits a microcontroller."""
+"""`distill`: a teacher to a student that fits a device."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ from embridge_edge.verbs.options import Common, common_options, recipe_options, 
 
 @dataclass(frozen=True)
 class DistillReport:
-    """The student and what it costs."""
+    """The student and what it costs.
+
+    Attributes:
+        shape: of its network, as its checkpoint has it: what the recipe asked for, or what a budget became.
+    """
 
     checkpoint: Path
+    shape: Mapping[str, Any]
     parameters: int
     macs: int
     windows: int
@@ -26,13 +32,20 @@ class DistillReport:
     heads: tuple[str, ...]
 
     def text(self) -> str:
+        given = ("family", "steps", "channels", "embedding")  # by the window and the teacher
+        picked = {name.replace("_", " "): value for name, value in self.shape.items() if name not in given}
+        spelled = ", ".join(
+            f"{name} {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+            for name, value in picked.items()
+        )
         return (
-            f"student: {self.parameters:,} parameters, {self.macs:,} multiply-accumulates per window, "
+            f"{self.shape['family']} student: {spelled}\n"
+            f"{self.parameters:,} parameters, {self.macs:,} multiply-accumulates per window, "
             f"distilled on {self.windows:,} windows (split {self.split}), heads {', '.join(self.heads) or 'none'}\n{self.checkpoint}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "checkpoint": str(self.checkpoint), "heads": list(self.heads)}
+        return {**vars(self), "checkpoint": str(self.checkpoint), "shape": dict(self.shape), "heads": list(self.heads)}
 
 
 def distill(
@@ -59,7 +72,7 @@ def distill(
     from embridge_edge.artifacts import sha256_of_file
     from embridge_edge.learning.loop import Run, key_of
     from embridge_edge.model.checkpoint import CHECKPOINT_FILES, load_checkpoint, save_checkpoint
-    from embridge_edge.model.students import shape_of
+    from embridge_edge.model.students import shape_of, stored_shape
     from embridge_edge.verbs.train import forget
     from embridge_edge.verbs.workflow import choose_split, distill_checkpoint, job_for, read_windows
     from embridge_edge.verbs.workspace import fingerprint, refuse_around, refuse_inside
@@ -81,6 +94,7 @@ def distill(
     shape = shape_of(student.shape)
     return DistillReport(
         checkpoint=out,
+        shape=stored_shape(shape),
         parameters=shape.parameters_count,
         macs=shape.macs,
         windows=len(job.train),
@@ -94,7 +108,7 @@ def distill(
 @recipe_options
 @common_options
 def command(teacher: Path, data: Path, recipe: str, out: Path, format: str | None, common: Common) -> None:
-    """Distil TEACHER, a checkpoint folder, into a student for a microcontroller."""
+    """Distil TEACHER, a checkpoint folder, into a student for the recipe's target."""
     report = distill(
         teacher, data, recipe, out, format=format, seed=common.seed, force=common.force, progress=common.progress
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from embridge_edge.compression.sizing import cost_of, largest_student
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import Block, Student, StudentShape, parameters_count
+from embridge_edge.model.students import stored_shape
 from embridge_edge.recipe import StudentBudget
+from embridge_edge.verbs.distill import DistillReport
 
 
 @given(
@@ -50,3 +54,11 @@ def test_weights_are_counted_as_the_network_has_them() -> None:
 def test_impossible_budget_says_what_the_smallest_takes() -> None:
     with pytest.raises(EdgeError, match=r"the smallest takes flash_bytes [\d,]+ \(budget 100\) and macs"):
         largest_student(80, 8, 64, StudentBudget(flash_bytes=100, macs=100))
+
+
+def test_distill_says_what_a_budget_became() -> None:
+    shape = largest_student(80, 8, 64, StudentBudget(flash_bytes=20_000))
+    report = DistillReport(Path("out"), stored_shape(shape), shape.parameters_count, shape.macs, 9, "session", ())
+    widths, kernels = (" ".join(map(str, values)) for values in (shape.widths, shape.kernels))
+    assert report.text().startswith(f"conv student: widths {widths}, kernels {kernels}, strides ")
+    assert list(report.to_json()["shape"]["widths"]) == list(shape.widths)
