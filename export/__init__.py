@@ -1,4 +1,8 @@
-"""From a torch module to files that devices run, and back: `tflite` and `onnx` convert and quantize, `metadata` puts
-the signal chain, labels and head inside the file, `reading` opens an artifact and runs it on every runtime that is
-compared, `flatbuffer` rewrites a `.tflite` so that TensorFlow Lite Micro can read it, `bundle` and `signing` say what a
-bundle holds and who signed it. Heavy libraries load inside the functions."""
+"""From a torch module to files that devices run, and back.
+
+`tflite` and `onnx` convert, `ranges` and `quantizing` make integers of it, `sensitivity` and `mixing` say which layer that hurts and what
+16 bits there are worth. `metadata` puts the signal chain, labels and head inside the file; `flatbuffer` rewrites a `.tflite` so that
+TensorFlow Lite Micro can read it. `reading` opens an artifact, `running` runs it on every runtime that is compared, `comparing`
+compares, `readback` refuses what was not asked for. `onnx2tf` is the second converter, in one of the `environments`; `bundle` and
+`signing` say what a bundle holds and who signed it. Heavy libraries load inside the functions.
+"""
