@@ -42,6 +42,7 @@ EXTRAS: Mapping[str, str] = {
     "jinja2": "report",
     "litert_torch": "tflite",
     "matplotlib": "report",
+    "nncf": "qat",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

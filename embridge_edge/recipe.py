@@ -345,8 +345,33 @@ anything else, and the layer at the end."""
 
 
 @dataclass(frozen=True)
+class QatPlan:
+    """Quantization-aware training: the student goes on learning with the rounding of int8 in it (docs/compression.md).
+
+    Attributes:
+        steps, learning_rate: of the training. The batch is that of [distill]; windows are taken as they are.
+        share: of the training windows that it may see, even over gestures and wearers.
+        label_weight: of the cross-entropy of the student's own, fixed label rows, besides the squared difference to what the student
+            said before, over its variance. With 0 it only learns to say in int8 what it said in float.
+    """
+
+    steps: int = 500
+    learning_rate: float = 3e-4
+    share: float = 1.0
+    label_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "steps")
+        at_least(self, 0, "label_weight")
+        if not self.learning_rate > 0:
+            raise EdgeError(f"learning_rate of [quantize.qat] is {self.learning_rate:g}; give more than 0.")
+        if not 0 < self.share <= 1:
+            raise EdgeError(f"share of [quantize.qat] is {self.share:g}; give more than 0, up to 1.")
+
+
+@dataclass(frozen=True)
 class QuantizePlan:
-    """Post-training quantization: how many calibration windows, and how ranges come from them.
+    """Quantization: how many calibration windows, how ranges come from them, and whether the student learns with them.
 
     Attributes:
         windows: of the calibration set. most_saturated: share of the judged samples that may lie outside its range.
@@ -357,6 +382,7 @@ class QuantizePlan:
             patterns.
         bias_correction: shift biases so that every channel keeps its mean.
         equalise: even out the channels of neighbouring layers before quantizing.
+        qat: train with rounding, from these ranges on; None quantizes the student as it is.
     """
 
     windows: int = 512
@@ -367,9 +393,14 @@ class QuantizePlan:
     wide: tuple[str, ...] = ()
     bias_correction: bool = False
     equalise: bool = False
+    qat: QatPlan | None = None
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows")
+        if self.qat is not None and (self.wide or self.bias_correction):
+            raise EdgeError(
+                "[quantize.qat] learns 8-bit ranges and biases itself; leave wide and bias_correction out of the recipe, or qat."
+            )
         at_least(self, 0, "most_saturated")
         one_of(self, "observer", OBSERVERS)
         for kind, observer in self.observers.items():

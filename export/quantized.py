@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,21 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
+from embridge_edge.export.ranges import observed, ranges_of
 from embridge_edge.export.readback import Asked, refuse_unless_sound
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.model.student import Student
+from embridge_edge.model.students import AnyStudent
 from embridge_edge.recipe import QuantizePlan
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Floats = npt.NDArray[np.float32]
+Tune = Callable[["nn.Module", AnyStudent], object]
+"""Trains a student with rounding in it, which is given with the student that it was made from (`learning.rounding.tune_rounded`)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class QuantizedModel:
     """A student in int8, its float twin, and what the ranges came from.
 
     Attributes:
-        int8, float32: TFLite models with chain, labels and heads inside.
+        int8, float32: TFLite models with chain, labels and heads inside; the float one holds the weights that int8 rounds, which are
+            the trained ones where it was trained with rounding.
         onnx: the float ONNX model, likewise.
         calibration: float32 `[n, steps, columns]`, the windows that set the ranges, already through the chain.
         coverage: what those windows cover (`calibration.selection.Coverage.to_json`).
@@ -46,12 +54,17 @@ class QuantizedModel:
 
 
 def quantize_student(
-    student: Checkpoint, calibration: Floats, coverage: Mapping[str, Any], plan: QuantizePlan
+    student: Checkpoint,
+    calibration: Floats,
+    coverage: Mapping[str, Any],
+    plan: QuantizePlan,
+    tune: Tune | None = None,
 ) -> QuantizedModel:
     """Quantize weights per channel and activations per tensor to int8, int8 at both ends.
 
     Args:
         calibration: float32 `[n, steps, columns]`, inputs of the network.
+        tune: what trains the student with rounding, for a plan with `qat`.
     """
     network, shape = folded(student), (1, *student.chain.input_shape)
     if plan.equalise:
@@ -63,11 +76,22 @@ def quantize_student(
             )
         network = equalised(network, torch.from_numpy(calibration))
     bare = to_tflite(network, shape)
+    if tune is None:
+        int8 = quantize_tflite(bare, calibration, plan)
+    else:
+        from embridge_edge.compression.qat import fake_quantized
+        from embridge_edge.export.qat import carried, placed
+
+        fake = fake_quantized(network, calibration)
+        placement = placed(fake, ranges_of(bare, observed(bare, calibration), plan), calibration, bare)
+        tune(fake.network, network)
+        network = fake.trained()
+        made = carried(fake, placement, calibration)
+        int8, bare = made.int8, made.float32
     about = student.child_metadata()
     provenance = dict(about["provenance"]) | {
         "quantization": {"scheme": "static int8", **asdict(plan), "windows": len(calibration)}
     }
-    int8 = quantize_tflite(bare, calibration, plan)
     ends = (student.chain.input_shape, tuple(read_graph(bare).tensors[read_graph(bare).outputs[0]].shape[1:]))
     refuse_unless_sound("The int8 model", int8, Asked(*ends, int8=True), calibration)
     return QuantizedModel(

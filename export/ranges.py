@@ -79,6 +79,21 @@ def ranges_of(
     return found
 
 
+def ranges_in(int8_model: bytes) -> dict[str, Range]:
+    """Activation name to the range that an int8 model gives it."""
+    graph = read_graph(int8_model)
+    return {
+        tensor.name: ends_of(tensor.scales[0], tensor.zero_points[0])
+        for tensor in graph.tensors
+        if tensor.type == "int8" and not tensor.is_constant
+    }
+
+
+def ends_of(step: float, zero: int) -> Range:
+    """The least and the largest real value of int8 with a step and a zero point."""
+    return step * (-128 - zero), step * (127 - zero)
+
+
 def checked_windows(graph: Graph, calibration: Floats) -> Floats:
     """Calibration windows as the model takes them.
 

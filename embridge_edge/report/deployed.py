@@ -46,6 +46,8 @@ def quantization(report: Report) -> Section:
     blocks: list[Block] = []
     if flips or errors:
         blocks.append(_cost_table(report, flips, errors))
+    if forms := reading.rows(record, "forms"):
+        blocks.append(_forms_table(forms))
     ends = ("input_scale", "input_zero_point", "output_scale", "output_zero_point")
     if any(words.number(record.get(key)) is not None for key in ends):
         pairs = tuple((words.capital(key.replace("_", " ")), _exactly(record.get(key))) for key in ends)
@@ -93,6 +95,27 @@ def _cost_table(report: Report, flips: list[Row], errors: list[Row]) -> Table:
         numeric("n"),
     ]
     return table("int8 against the same model in float, 95 % interval below", columns, rows)
+
+
+def _forms_table(forms: list[Row]) -> Table:
+    rows = [
+        [
+            Cell(words.form_name(form.get("name")), note=words.count(form.get("windows"), "window")),
+            measured("class_flips", form.get("class_flips")),
+            measured("mean_removed_error", form.get("mean_removed_error")),
+            measured("balanced_accuracy", form.get("balanced_accuracy")),
+        ]
+        for form in forms
+    ]
+    columns = [
+        named("student"),
+        numeric("class flips"),
+        numeric("mean-removed error"),
+        numeric(words.metric_name("balanced_accuracy")),
+    ]
+    return table(
+        "Trained with the rounding of int8 in it, each against the float student on the same windows", columns, rows
+    )
 
 
 def _with_interval(metric: str, row: Row | None) -> Cell:

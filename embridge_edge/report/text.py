@@ -76,6 +76,12 @@ def _device(report: Report) -> list[str]:
         for row in reading.results(report, metric):
             n = f"{words.split_name(row.get('split'))}, {words.count(row.get('n'), 'window')}"
             lines.append([words.metric_name(metric), _value(metric, row), n])
+    for form in reading.rows(reading.record(report, "quantization"), "forms"):
+        if form.get("name") in ("ptq", "qat"):
+            flips = words.quantity("class_flips", form.get("class_flips"))
+            error = words.quantity("mean_removed_error", form.get("mean_removed_error"))
+            what = f"class flips, mean-removed error {error}; {words.count(form.get('windows'), 'window')}"
+            lines.append([words.form_name(form.get("name")), flips, what])
     artifact = reading.shipped_artifact(report)
     if artifact is not None:
         lines.append(["model file", words.quantity("bytes", artifact.get("bytes")), str(artifact.get("path") or "")])

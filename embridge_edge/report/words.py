@@ -56,6 +56,14 @@ METRICS = {
     "r2": "R² of the joint angles",
 }
 
+FORMS = {
+    "float": "float",
+    "ptq": "int8, quantized as it is",
+    "qat": "int8, trained with rounding",
+    "qat_float": "its weights, not rounded",
+}
+"""What a student is compared as, where it was trained with the rounding of int8."""
+
 RUNTIMES = {
     "litert": "LiteRT with XNNPACK",
     "xnnpack": "LiteRT with XNNPACK",
@@ -91,6 +99,11 @@ _SUFFIXES = {
 def model_name(model: object) -> str:
     """The name people read: `student_int8` is "distilled student, int8"."""
     return MODELS[str(model)][0] if str(model) in MODELS else _spaced(model)
+
+
+def form_name(form: object) -> str:
+    """`qat` is "int8, trained with rounding"."""
+    return FORMS[str(form)] if str(form) in FORMS else _spaced(form)
 
 
 def model_short(model: object) -> str:

@@ -23,6 +23,7 @@ from embridge_edge.verbs.judging import CHAIN, Division, Work, judgement_of
 from embridge_edge.verbs.measuring import (
     calibration_of,
     costs,
+    forms_beside,
     gates,
     layer_errors_of,
     parity,
@@ -30,6 +31,7 @@ from embridge_edge.verbs.measuring import (
 )
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
 from embridge_edge.verbs.processes import do_all
+from embridge_edge.verbs.rounding import refuse_without_nncf
 from embridge_edge.verbs.workflow import about_data, licence_of, recordings_step, windows_step
 from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
 
@@ -94,6 +96,7 @@ def deploy(
     started = time.monotonic()
     title = data.resolve().name
     plan = find_recipe(recipe)
+    refuse_without_nncf(plan)
     foreign = out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir()
     if out.is_file() or (foreign and not force):
         raise EdgeError(
@@ -135,7 +138,10 @@ def deploy(
             folder / "measured.json",
             {
                 "parity": parity(workspace, windows, primary, plan, seed),
-                "quantization": layer_errors_of(workspace, windows, primary, plan, seed),
+                "quantization": {
+                    **layer_errors_of(workspace, windows, primary, plan, seed),
+                    "forms": forms_beside(workspace, windows, primary, plan, seed),
+                },
                 "calibration": calibration_of(workspace, primary),
                 **costs(out, plan),
             },

@@ -100,7 +100,7 @@ class Work:
             "teacher": [asked["teacher"], asked["train"]],
             "supervised": [asked["teacher"], asked["train"]],
             "student": [asked["student"], asked["distill"], asked["prune"], asked["train"]["temperature"]],
-            "int8": [asked["quantize"]],
+            "int8": [asked["quantize"], asked["distill"]["batch"] if self.recipe.quantize.qat else None],
         }
         share = 1.0 if self.division.first_split else self.recipe.evaluate.fold_share
         inputs: list[Any] = [
@@ -153,7 +153,7 @@ class Work:
         def make(folder: Path) -> None:
             if kind == "int8":
                 student = load_checkpoint(self.division.folder(workspace, "student"))
-                save_quantized(quantized(job, student, plan, self.seed), folder)
+                save_quantized(quantized(job, student, plan, self.seed, self.progress), folder)
             else:
                 save_checkpoint(model(), folder)
 

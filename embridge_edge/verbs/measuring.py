@@ -21,10 +21,10 @@ LAYER_WINDOWS = 200
 LATENCY_BUDGET_S = 1.5
 
 
-def _test_inputs(
+def _test_windows(
     workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, count: int, seed: int
-) -> Floats:
-    """Test windows through the chain of the model that ships, drawn without regard to gesture."""
+) -> tuple[WindowSet, npt.NDArray[np.int64]]:
+    """Recordings in the chain of the model that ships, and which of their test windows, drawn without regard to gesture."""
     import numpy as np
 
     from embridge_edge.learning.splits import make_splits
@@ -34,7 +34,15 @@ def _test_inputs(
     assert model.chain is not None  # noqa: S101 (it was written with one)
     test = np.flatnonzero(make_splits(windows, division.split, plan.evaluate.folds)[division.fold].test)
     chosen = np.sort(np.random.default_rng([seed, 8]).choice(test, size=min(count, len(test)), replace=False))
-    return windows.with_chain(model.chain).inputs(chosen)
+    return windows.with_chain(model.chain), chosen
+
+
+def _test_inputs(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, count: int, seed: int
+) -> Floats:
+    """Test windows as the network of the model that ships takes them."""
+    heard, chosen = _test_windows(workspace, windows, division, plan, count, seed)
+    return heard.inputs(chosen)
 
 
 def parity(
@@ -90,11 +98,29 @@ def sensitivity_of_shipped(
     from embridge_edge.export.quantized import load_quantized
     from embridge_edge.model.checkpoint import load_checkpoint
     from embridge_edge.verbs.quantize import sensitivity_of
+    from embridge_edge.verbs.rounding import advised
 
     model = load_quantized(division.folder(workspace, "int8"))
     student = load_checkpoint(division.folder(workspace, "student"))
     inputs = _test_inputs(workspace, windows, division, plan, LAYER_WINDOWS, seed)
-    return sensitivity_of(model, student, inputs, plan, workspace.progress).to_json()
+    found = sensitivity_of(model, student, inputs, plan, workspace.progress).to_json()
+    return {**found, "advice": advised(found["advice"], trained=plan.quantize.qat is not None)}
+
+
+def forms_beside(
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int
+) -> list[dict[str, Any]]:
+    """The student in float, quantized as it is and trained with rounding; empty where the recipe trains none so."""
+    from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.model.checkpoint import load_checkpoint
+    from embridge_edge.verbs.rounding import forms_of
+
+    if plan.quantize.qat is None:
+        return []
+    student = load_checkpoint(division.folder(workspace, "student"))
+    model = load_quantized(division.folder(workspace, "int8"))
+    heard, chosen = _test_windows(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
+    return [form.to_json() for form in forms_of(student, model, heard, chosen, plan.quantize)]
 
 
 def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:

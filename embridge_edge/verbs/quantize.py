@@ -13,14 +13,18 @@ from embridge_edge.errors import GateMissed
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe, find_recipe
 from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
+from embridge_edge.verbs.rounding import Form, advised, decider, forms_of, lines_of, refuse_without_nncf
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import nn
 
-    from embridge_edge.export.quantized import QuantizedModel
-    from embridge_edge.export.sensitivity import Damage, Decide, Sensitivity
+    from embridge_edge.export.quantized import QuantizedModel, Tune
+    from embridge_edge.export.sensitivity import Damage, Sensitivity
+    from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
+    from embridge_edge.model.students import AnyStudent
     from embridge_edge.verbs.workflow import Job
 
     Floats = npt.NDArray[np.float32]
@@ -37,9 +41,11 @@ class QuantizeReport:
     """The int8 model, what its ranges were taken from, and what it lost.
 
     Attributes:
-        damage: on windows of the test side (of the training side where nothing is tested): see `export.sensitivity.Damage`.
+        damage: against the float student, on windows of the test side (of the training side where nothing is tested): see
+            `export.sensitivity.Damage`.
         limit: of class flips, by the recipe's gates; None where there is none.
         sensitivity: layer by layer, where it was asked for or the limit is missed.
+        forms: float, quantized as it is and trained with rounding beside each other, where the recipe trains with rounding.
     """
 
     folder: Path
@@ -52,6 +58,7 @@ class QuantizeReport:
     judged_windows: int
     limit: float | None
     sensitivity: Sensitivity | None
+    forms: tuple[Form, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -67,7 +74,12 @@ class QuantizeReport:
             f"against float on {self.judged_windows} windows: mean-removed error {self.damage.mean_removed_error:.3f}, "
             + ("nothing decides" if flips is None else f"class flips {100 * flips:.2f} %"),
         ]
-        return "\n".join([*lines, *self.layer_lines(), str(self.folder)])
+        return "\n".join([*lines, *lines_of(self.forms), *self.layer_lines(), str(self.folder)])
+
+    @property
+    def advice(self) -> str | None:
+        """What to try in the recipe; None where nothing is known to help."""
+        return advised(None if self.sensitivity is None else self.sensitivity.advice, trained=bool(self.forms))
 
     def layer_lines(self) -> list[str]:
         """The layers that hurt most, and the recipe line that mends most."""
@@ -79,7 +91,7 @@ class QuantizeReport:
             wide = "–" if layer.wide is None else f"{layer.wide.mean_removed_error:.4f}"
             errors = f"{layer.alone.mean_removed_error:11.4f}  {layer.without.mean_removed_error:11.4f}  {wide:>14}"
             lines.append(f"  {layer.name:20} {errors}")
-        advice = self.sensitivity.advice
+        advice = self.advice
         return [*lines, f"  mends most: {advice}" if advice else "  no single layer's 16 bits mend a tenth of it"]
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +101,7 @@ class QuantizeReport:
             "folder": str(self.folder),
             "damage": asdict(self.damage),
             "sensitivity": layers,
+            "forms": [form.to_json() for form in self.forms],
             "ok": self.ok,
         }
 
@@ -114,8 +127,8 @@ def quantize(
         student: checkpoint folder. data: recordings. recipe: name or file. out: folder for the quantized model.
 
     Raises:
-        EdgeError: no student, recordings of another band, a calibration set that does not cover, or a graph in which something
-            stayed float.
+        EdgeError: no student, recordings of another band, a calibration set that does not cover, a graph in which something
+            stayed float, or training with rounding is asked for and NNCF is not there.
     """
     from embridge_edge.export.quantized import QUANTIZED_FILES, save_quantized
     from embridge_edge.export.reading import read_artifact
@@ -124,6 +137,7 @@ def quantize(
     from embridge_edge.verbs.workspace import refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
+    refuse_without_nncf(plan)
     refuse_existing(out, force, (*QUANTIZED_FILES, SENSITIVITY))
     refuse_inside(out, data)
     for given in (data, student):
@@ -131,9 +145,11 @@ def quantize(
     checkpoint = load_checkpoint(student)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
-    model = quantized(job, checkpoint, plan, seed)
-    judged = _judged_inputs(job, checkpoint, seed)
-    lost = damage(model, checkpoint, judged)
+    model = quantized(job, checkpoint, plan, seed, progress)
+    heard, which = job.windows.with_chain(checkpoint.chain), _judged_windows(job, seed)
+    judged = heard.inputs(which)
+    forms = () if plan.quantize.qat is None else forms_of(checkpoint, model, heard, which, plan.quantize)
+    lost = next((form.damage for form in forms if form.name == "qat"), None) or damage(model, checkpoint, judged)
     limit = plan.gates.class_flips
     missed = limit is not None and lost.class_flips is not None and lost.class_flips > limit
     found = sensitivity_of(model, checkpoint, judged, plan, progress) if layers or missed else None
@@ -153,48 +169,47 @@ def quantize(
         judged_windows=len(judged),
         limit=limit,
         sensitivity=found,
+        forms=forms,
     )
 
 
-def _judged_inputs(job: Job, student: Checkpoint, seed: int) -> Floats:
-    """Some windows that the model was not trained on, where there are any, as the network takes them."""
+def _judged_windows(job: Job, seed: int) -> npt.NDArray[np.int64]:
+    """Some windows that the model was not trained on, where there are any."""
     import numpy as np
 
     side = job.test if len(job.test) else job.train
-    chosen = np.random.default_rng([seed, 8]).choice(side, size=min(JUDGED_WINDOWS, len(side)), replace=False)
-    return job.windows.with_chain(student.chain).inputs(np.sort(chosen))
+    return np.sort(np.random.default_rng([seed, 8]).choice(side, size=min(JUDGED_WINDOWS, len(side)), replace=False))
 
 
 def damage(model: QuantizedModel, student: Checkpoint, inputs: Floats) -> Damage:
-    """What int8 costs at the output of a student, on LiteRT's reference kernels."""
+    """What int8 costs at the output of a student that was quantized as it is, on LiteRT's reference kernels."""
     from embridge_edge.export.running import run_tflite
     from embridge_edge.export.sensitivity import damage_of
 
     exact, got = run_tflite(model.float32, inputs), run_tflite(model.int8, inputs, "litert-ref")
-    return damage_of(exact, got, _decide(student))
+    return damage_of(exact, got, decider(student))
 
 
 def sensitivity_of(
     model: QuantizedModel, student: Checkpoint, inputs: Floats, plan: Recipe, progress: Progress = SILENT
 ) -> Sensitivity:
-    """Which layer hurts, with the ranges that the plan gives."""
+    """Which layer hurts, with the ranges that the plan gives, or those that were learnt."""
     from embridge_edge.export.quantizing import layers_named
-    from embridge_edge.export.ranges import observed, ranges_of
+    from embridge_edge.export.ranges import observed, ranges_in, ranges_of
     from embridge_edge.export.sensitivity import sensitivity
     from embridge_edge.firmware_bridge.graph import read_graph
 
-    ranges = ranges_of(model.float32, observed(model.float32, model.calibration), plan.quantize)
+    if plan.quantize.qat is None:
+        ranges = ranges_of(model.float32, observed(model.float32, model.calibration), plan.quantize)
+    else:
+        ranges = ranges_in(model.int8)
     some = inputs[:: -(-len(inputs) // LAYER_WINDOWS)]
     wide = layers_named(read_graph(model.float32), plan.quantize.wide)
-    return sensitivity(model.float32, ranges, some, _decide(student), wide=wide, progress=progress)
+    return sensitivity(model.float32, ranges, some, decider(student), wide=wide, progress=progress)
 
 
-def _decide(student: Checkpoint) -> Decide | None:
-    return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
-
-
-def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> QuantizedModel:
-    """Choose calibration windows from a job's training side and quantize a student with them."""
+def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int, progress: Progress = SILENT) -> QuantizedModel:
+    """Choose calibration windows from a job's training side and quantize a student with them, after training it so where `qat` asks."""
     from dataclasses import replace
 
     from embridge_edge.calibration.selection import coverage, refuse_uncovered, select_windows
@@ -210,7 +225,34 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int) -> Quant
     judged = job.test if len(job.test) else job.train
     covered = coverage(windows, chosen, judged[:: max(1, len(judged) // 20_000)])
     refuse_uncovered(covered, windows, job.train, recipe.quantize.most_saturated)
-    return quantize_student(student, windows.inputs(chosen), covered.to_json(), recipe.quantize)
+    tune = None if recipe.quantize.qat is None else _tuning(windows, job.train, student, recipe, seed, progress)
+    return quantize_student(student, windows.inputs(chosen), covered.to_json(), recipe.quantize, tune)
+
+
+def _tuning(
+    windows: WindowSet,
+    which: npt.NDArray[np.int64],
+    student: Checkpoint,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress,
+) -> Tune:
+    """What trains a student with rounding, on a share of the windows that it was distilled on."""
+    from embridge_edge.learning.loop import Run
+    from embridge_edge.learning.rounding import tune_rounded
+    from embridge_edge.learning.shares import drawn_evenly
+    from embridge_edge.recipe import QatPlan
+
+    plan = recipe.quantize.qat or QatPlan()
+    most = max(1, round(plan.share * len(which)))
+    chosen = which[drawn_evenly(windows.labels[which], windows.wearers[which], most, seed)]
+    head = next((head for head in student.heads if head.kind == "linear" and head.names == windows.gestures), None)
+
+    def tune(network: nn.Module, before: AnyStudent) -> None:
+        run = Run(seed, "student", progress=progress)
+        tune_rounded(network, before, windows, chosen, head, plan, recipe.distill.batch, run)
+
+    return tune
 
 
 @click.command("quantize")
@@ -239,8 +281,7 @@ def command(
     )
     show(report, common)
     if not report.ok:
-        advice = report.sensitivity.advice if report.sensitivity is not None else None
         raise GateMissed(
             f"{100 * (report.damage.class_flips or 0.0):.2f} % of the decisions flip in int8 (allowed {100 * (report.limit or 0.0):.2f}); "
-            + (f"try {advice} in the recipe." if advice else f"read {report.folder / SENSITIVITY}.")
+            + (f"try {report.advice} in the recipe." if report.advice else f"read {report.folder / SENSITIVITY}.")
         )

@@ -37,6 +37,7 @@ _VERSIONED = (
     "ai-edge-litert",
     "ai-edge-quantizer",
     "litert-torch",
+    "nncf",
     "numba",
     "numpy",
     "onnx",

@@ -319,3 +319,14 @@ def _first_pixel(path: Path) -> tuple[int, ...]:
     from matplotlib.image import imread
 
     return tuple(int(255 * value) for value in imread(path)[0, 0, :3])
+
+
+def test_page_has_both_int8_models_where_one_was_trained_with_rounding(report: dict[str, Any]) -> None:
+    assert "trained with rounding" not in render(report)
+    report["quantization"]["forms"] = [
+        {"name": "ptq", "windows": 1000, "class_flips": 0.021, "mean_removed_error": 0.052, "balanced_accuracy": None},
+        {"name": "qat", "windows": 1000, "class_flips": None, "mean_removed_error": 0.031, "balanced_accuracy": 0.7},
+    ]
+    text = Page(render(report)).text
+    assert "int8, quantized as it is" in text and "int8, trained with rounding" in text
+    assert text.count("not measured") > 1

@@ -21,6 +21,18 @@ def test_summary_has_models_by_split_with_intervals_gates_and_minutes(report: di
     assert "\u00a0" not in text
 
 
+def test_summary_has_both_int8_models_where_one_was_trained_with_rounding(report: dict[str, Any]) -> None:
+    assert "trained with rounding" not in text_summary(report)
+    report["quantization"]["forms"] = [
+        {"name": "float", "windows": 1000, "class_flips": 0.0, "mean_removed_error": 0.0, "balanced_accuracy": 0.7},
+        {"name": "ptq", "windows": 1000, "class_flips": 0.021, "mean_removed_error": 0.052, "balanced_accuracy": 0.69},
+        {"name": "qat", "windows": 1000, "class_flips": 0.012, "mean_removed_error": 0.031, "balanced_accuracy": 0.7},
+    ]
+    lines = text_summary(report).splitlines()
+    plain, trained = (next(line for line in lines if name in line) for name in ("quantized as it is", "with rounding"))
+    assert "2.10 %" in plain and "0.052" in plain and "1.20 %" in trained and "0.031" in trained
+
+
 def test_summary_of_nothing_is_short() -> None:
     assert text_summary({}) == "embridge-edge report\n\nNo gate was set.\n\nNo model was judged."
 

@@ -367,6 +367,23 @@ def test_student_is_pruned_where_the_recipe_says_so(again: Path, data: Path, tmp
 
 
 @pytest.mark.slow
+def test_where_the_recipe_trains_with_rounding_the_report_has_both_int8_models(
+    again: Path, data: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("nncf")
+    before = sha256_of_file(again / "student_int8.tflite")
+    changed = tmp_path / "qat.toml"
+    changed.write_text(RECIPE.replace("windows = 64", "windows = 64\n[quantize.qat]\nsteps = 20"))
+    assert deploy(data, changed, again) == 0
+    assert "session.int8" in ran(again) and not {"session.teacher", "session.student"} & ran(again)
+    assert sha256_of_file(again / "student_int8.tflite") != before
+    forms = {form["name"]: form for form in read(again / "report.json")["quantization"]["forms"]}
+    assert list(forms) == ["float", "ptq", "qat", "qat_float"]
+    assert forms["float"]["class_flips"] == 0.0 < forms["qat"]["mean_removed_error"]
+    assert "int8, trained with rounding" in (again / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
 def test_missed_gate_is_status_3_with_its_name_and_the_bundle_is_written(
     again: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

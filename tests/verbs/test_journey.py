@@ -259,6 +259,43 @@ def say(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return printed.out if code == 0 else printed.err
 
 
+@pytest.mark.slow
+def test_a_student_is_trained_with_rounding_where_the_recipe_asks(
+    made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nncf")
+    file = tmp_path / "qat.toml"
+    file.write_text(recipe.read_text().replace("windows = 64", "windows = 64\n[quantize.qat]\nsteps = 30\nshare = 0.5"))
+    common = ["--data", str(data), "--recipe", str(file), "--quiet"]
+    assert run(["quantize", str(made / "student"), *common, "--json", "--out", str(tmp_path / "int8")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    forms = {form["name"]: form for form in report["forms"]}
+    assert list(forms) == ["float", "ptq", "qat", "qat_float"]
+    assert forms["float"]["class_flips"] == forms["float"]["mean_removed_error"] == 0.0
+    assert report["damage"]["class_flips"] == forms["qat"]["class_flips"] < 0.5
+    assert all(0.6 < form["balanced_accuracy"] <= 1.0 for form in forms.values())
+    trained, plain = (folder / "student_int8.tflite" for folder in (tmp_path / "int8", made / "int8"))
+    assert trained.read_bytes() != plain.read_bytes()
+    assert (tmp_path / "int8" / "student.tflite").read_bytes() != (made / "int8" / "student.tflite").read_bytes()
+    assert run(["check", str(tmp_path / "int8"), *common]) == 0
+    capsys.readouterr()
+    assert run(["quantize", str(made / "student"), *common, "--out", str(tmp_path / "again")]) == 0
+    assert "int8, trained with rounding" in capsys.readouterr().out
+    assert trained.read_bytes() == (tmp_path / "again" / "student_int8.tflite").read_bytes()
+
+
+def test_training_with_rounding_without_nncf_is_refused_before_anything_is_read(
+    recipe: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    file = tmp_path / "qat.toml"
+    file.write_text(recipe.read_text() + "[quantize.qat]\n")
+    common = ["--data", tmp_path / "none", "--recipe", file, "--out", tmp_path / "out"]
+    for verb in (["quantize", tmp_path / "student"], ["deploy"]):
+        assert "needs NNCF (nncf is missing); install embridge-edge[qat]" in refused(*verb, *common)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_way_leaves_only_what_was_asked_for(made: Path) -> None:
     assert sorted(path.name for path in made.iterdir()) == ["files", "int8", "student", "teacher"]
     assert sorted(path.name for path in (made / "files").iterdir()) == [
