@@ -111,8 +111,8 @@ BASE = 'name = "mine"\ntarget = "nrf52840"\n'
         (BASE + "[quantize]\nobserver = 'mean'", "Unknown observer 'mean' in the recipe; choose from minmax"),
         (BASE + "[quantize]\nwindows = 0", "windows is 0"),
         (BASE + "[quantize.qat]\nsteps = 0", "steps is 0"),
-        (BASE + "[quantize.qat]\nshare = 0.0", "share of [quantize.qat] is 0; give more than 0, up to 1"),
-        (BASE + "[quantize.qat]\nlearning_rate = 0.0", "learning_rate of [quantize.qat] is 0; give more than 0"),
+        (BASE + "[quantize.qat]\nshare = 0.0", r"share of \[quantize.qat\] is 0; give more than 0, up to 1"),
+        (BASE + "[quantize.qat]\nlearning_rate = 0.0", r"learning_rate of \[quantize.qat\] is 0; give more than 0"),
         (
             BASE + "[quantize]\nwide = ['01*']\n[quantize.qat]",
             "leave wide and bias_correction out of the recipe, or qat",

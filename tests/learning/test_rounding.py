@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
+from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.learning.distill import student_shape
 from embridge_edge.learning.loop import Run
 from embridge_edge.learning.rounding import tune_rounded
@@ -30,8 +33,7 @@ class Parts(torch.nn.Module):
 
 def shaken(student: Student) -> Student:
     """A copy with noise on every weight, which stands for rounding here: NNCF is not needed to see where a loss leads."""
-    other = Student(student.shape)
-    other.load_state_dict(student.state_dict())
+    other = copy.deepcopy(student)
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -43,7 +45,7 @@ def shaken(student: Student) -> Student:
 def test_it_leads_back_to_what_was_said_and_to_the_labels(people: WindowSet) -> None:
     which = training_windows(people, None)
     torch.manual_seed(0)
-    before = Student(student_shape(people, SHAPE, 8)).eval()
+    before = fold_batchnorm(Student(student_shape(people, SHAPE, 8)))
     said = embed(before, people, which)
     weights = np.random.default_rng(0).standard_normal((len(people.gestures), 8)).astype(np.float32)
     head = make_head("linear", people.gestures, weights, np.zeros(len(people.gestures), np.float32))
@@ -56,8 +58,8 @@ def test_it_leads_back_to_what_was_said_and_to_the_labels(people: WindowSet) -> 
         return float(np.square(now - said).mean() / said.var(axis=0).mean()), float(right)
 
     untrained = tuned(QatPlan(steps=1, learning_rate=1e-12))
-    faithful = tuned(QatPlan(steps=100, learning_rate=1e-3))
-    labelled = tuned(QatPlan(steps=100, learning_rate=1e-3, label_weight=3.0))
+    faithful = tuned(QatPlan(steps=150, learning_rate=3e-3))
+    labelled = tuned(QatPlan(steps=150, learning_rate=3e-3, label_weight=1e4))
     assert faithful[0] < 0.5 * untrained[0]
     assert labelled[1] > faithful[1] + 0.1
     np.testing.assert_array_equal(embed(before, people, which), said)
