@@ -30,7 +30,7 @@ def test_summary_has_both_int8_models_where_one_was_trained_with_rounding(report
     ]
     lines = text_summary(report).splitlines()
     plain, trained = (next(line for line in lines if name in line) for name in ("quantized as it is", "with rounding"))
-    assert "2.10 %" in plain and "0.052" in plain and "1.20 %" in trained and "0.031" in trained
+    assert "2.1 %" in plain and "0.052" in plain and "1.2 %" in trained and "0.031" in trained
 
 
 def test_summary_of_nothing_is_short() -> None:
