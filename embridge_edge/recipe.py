@@ -271,6 +271,7 @@ class DistillPlan(Augmentation):
         teacher_weight: of 1 − cosine to the teacher's embedding, which is computed for `teacher_windows` windows.
         token_weight: of 1 − cosine to each of the teacher's query tokens, read from the student's.
         relation_weight: of the squared difference between the batch's cosines among students and among teachers.
+        score_weight: of the divergence from the softened class scores of a teacher of others (an ONNX model).
         unlabelled_share: share of a batch that is windows without label and pose, where the recordings have some.
     """
 
@@ -282,6 +283,7 @@ class DistillPlan(Augmentation):
     teacher_weight: float = 1.0
     token_weight: float = 0.0
     relation_weight: float = 0.0
+    score_weight: float = 0.0
     unlabelled_share: float = 0.0
     pose_weight: float = 0.5
     label_weight: float = 1.0
@@ -290,8 +292,9 @@ class DistillPlan(Augmentation):
 
     def __post_init__(self) -> None:
         at_least(self, 0, "learning_rate", "weight_decay", "teacher_weight", "pose_weight", "label_weight")
-        at_least(self, 0, "token_weight", "relation_weight")
-        if not any((self.teacher_weight, self.token_weight, self.relation_weight, self.pose_weight, self.label_weight)):
+        at_least(self, 0, "token_weight", "relation_weight", "score_weight")
+        taught = (self.teacher_weight, self.token_weight, self.relation_weight, self.score_weight)
+        if not any((*taught, self.pose_weight, self.label_weight)):
             raise EdgeError(
                 "Every weight of [distill] is 0 in the recipe, so nothing would be learnt; give one above 0."
             )

@@ -188,7 +188,7 @@ def run_onnx(model: Path | bytes, inputs: Values) -> npt.NDArray[np.float32]:
     Raises:
         EdgeError: the model is damaged, or the inputs do not fit it.
     """
-    session = _onnx_session(model)
+    session = onnx_session(model)
     name = session.get_inputs()[0].name
     windows = np.ascontiguousarray(inputs, dtype=np.float32)
     try:
@@ -221,7 +221,7 @@ def onnx_values(model: Path | bytes, inputs: Values) -> dict[str, Values]:
         else:
             constant |= set(node.output)
     proto.graph.output.extend(type(proto.graph.output[0])(name=name) for name in names[1:] if name not in taken)
-    session = _onnx_session(proto.SerializeToString(), optimised=False)
+    session = onnx_session(proto.SerializeToString(), optimised=False)
     windows = np.ascontiguousarray(inputs, dtype=np.float32)
     try:
         found = session.run(names[1:], {given: windows})
@@ -238,12 +238,20 @@ def onnx_invoker(model: Path | bytes) -> Callable[[Values], Values]:
     Raises:
         EdgeError: the model is damaged or cannot run there.
     """
-    session = _onnx_session(model)
+    session = onnx_session(model)
     name = session.get_inputs()[0].name
     return lambda window: np.asarray(session.run(None, {name: window})[0])
 
 
-def _onnx_session(model: Path | bytes, *, optimised: bool = True) -> Any:
+def onnx_session(model: Path | bytes, *, optimised: bool = True) -> Any:
+    """An ONNX model loaded on ONNX Runtime's CPU provider, one thread.
+
+    Args:
+        optimised: let ONNX Runtime fuse; without, the graph runs as it is written.
+
+    Raises:
+        EdgeError: onnxruntime is missing, or the model is damaged.
+    """
     try:
         with silenced():
             import onnxruntime

@@ -70,7 +70,7 @@ def distill_student(
     windows: WindowSet,
     which: Index,
     lesson: Lesson,
-    teacher: Teacher,
+    teacher: Teacher | None,
     shape: AnyShape,
     plan: DistillPlan,
     temperature: float,
@@ -86,9 +86,11 @@ def distill_student(
       (FitNets, Romero et al. 2015, on EMBridge's queries);
     * the mean squared difference between the batch's cosines among students and among teachers (similarity-preserving, Tung and
       Mori 2019): what is near what, whatever the space;
-    * InfoNCE to the poses' embeddings; and the cross-entropy of a linear layer on the labels.
+    * the divergence from the teacher's class scores, softened (Hinton et al. 2015), of the linear layer on the labels;
+    * InfoNCE to the poses' embeddings; and the cross-entropy of that linear layer on the labels.
 
     Args:
+        teacher: has the poses' embeddings; None leaves them out, as for a teacher of others.
         which: windows with a label or a pose. lesson: may hold unlabelled windows besides, which only the first three terms see; they
             make `unlabelled_share` of each batch.
         temperature: τ of InfoNCE, the teacher's.
@@ -103,7 +105,8 @@ def distill_student(
     if start is not None:
         for module, given in zip((student, to_labels), start, strict=True):
             module.load_state_dict(given.state_dict())
-    to_tokens = nn.Linear(token_width(shape), lesson.tokens[0].size) if plan.token_weight else nn.Identity()
+    count, width = lesson.token_shape
+    to_tokens = nn.Linear(token_width(shape), count * width) if plan.token_weight else nn.Identity()
     trained = nn.ModuleDict({"student": student, "labels": to_labels, "tokens": to_tokens})
     sampler = EvenSampler(windows, which, seed + 3)
     place = np.full(len(windows), -1, np.int64)
@@ -111,7 +114,8 @@ def distill_student(
     others = np.setdiff1d(lesson.which, which)
     strange = round(plan.unlabelled_share * plan.batch) if len(others) else 0
 
-    teacher.pose.to(world.device).eval()
+    if teacher is not None:
+        teacher.pose.to(world.device).eval()
 
     def drawn_at(step: int) -> Index:
         drawn = sampler.draw(step, plan.batch - strange)
@@ -120,18 +124,33 @@ def distill_student(
         more = np.random.default_rng([seed, step, 7]).integers(len(others), size=strange)
         return np.concatenate([drawn, others[more]])
 
-    def from_teacher(tokens: Tensor, unit: Tensor, drawn: Index) -> Tensor:
+    def from_scores(scores: Tensor, drawn: Index, places: Index) -> Tensor:
+        """The teacher's scores say nothing of a window whose gesture it does not know."""
+        assert lesson.scores is not None  # noqa: S101 (a plan that weighs scores comes with them)
+        said = np.asarray(lesson.scores[places], np.float32)
+        labels = windows.labels[drawn]
+        judged = np.flatnonzero((labels < 0) | np.isfinite(said[0])[labels])
+        if not len(judged):
+            return scores.sum() * 0.0
+        at = torch.from_numpy(judged).to(scores.device)
+        return losses.score_loss(scores[at], world.to(torch.from_numpy(said[judged])))
+
+    def from_teacher(tokens: Tensor, unit: Tensor, scores: Tensor, drawn: Index) -> Tensor:
         """The terms that need the teacher's word, over the windows of the batch that it has spoken of."""
         taught = place[drawn] >= 0
         total = unit.new_zeros(())
         if not taught.any():
             return total
         places, rows = place[drawn[taught]], torch.from_numpy(np.flatnonzero(taught)).to(unit.device)
+        if plan.score_weight:
+            total = total + plan.score_weight * from_scores(scores[rows], drawn[taught], places)
+        if not lesson.embeds:
+            return total
         said = world.to(torch.from_numpy(lesson.embeddings(places)))
         if plan.teacher_weight:
             total = total + plan.teacher_weight * (1.0 - (unit[rows] * said).sum(dim=-1)).mean()
         if plan.token_weight:
-            read = to_tokens(tokens[rows]).reshape(len(rows), *lesson.tokens.shape[1:])
+            read = to_tokens(tokens[rows]).reshape(len(rows), count, width)
             wanted = world.to(torch.from_numpy(lesson.unit_tokens(places)))
             cosine = (functional.normalize(read, dim=-1) * wanted).sum(dim=-1)
             total = total + plan.token_weight * (1.0 - cosine).mean()
@@ -146,8 +165,9 @@ def distill_student(
         out = student.embed(own)
         unit = world.gather(functional.normalize(out, dim=-1))
         tokens = world.gather(own.flatten(1)) if plan.token_weight else unit
-        total = from_teacher(tokens, unit, drawn)
-        if plan.pose_weight:
+        scores = world.gather(to_labels(out)) if plan.label_weight or plan.score_weight else unit
+        total = from_teacher(tokens, unit, scores, drawn)
+        if plan.pose_weight and teacher is not None:
             poses = world.to(torch.from_numpy(windows.poses(drawn)))
             posed = torch.isfinite(poses).any(dim=-1).any(dim=-1)
             if bool(posed.any()):
@@ -156,7 +176,6 @@ def distill_student(
                 logits = unit[posed] @ target.T / temperature
                 total = total + plan.pose_weight * losses.info_nce(logits, losses.same_poses(poses[posed]))
         if plan.label_weight:
-            scores = world.gather(to_labels(out))
             labels = world.to(torch.from_numpy(windows.labels[drawn]))
             total = total + plan.label_weight * losses.label_loss(scores, labels, plan.label_smoothing)
         return total
@@ -173,5 +192,6 @@ def distill_student(
         progress=run.progress,
         world=world,
     )
-    teacher.pose.cpu()
+    if teacher is not None:
+        teacher.pose.cpu()
     return student.eval(), to_labels

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +22,13 @@ from embridge_edge.progress import SILENT, Progress
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
 
-KINDS = {"which": np.int64, "tokens": np.float16}
+Says = Callable[[Floats], Mapping[str, Floats]]
+"""What a teacher of others says of inputs `[n, steps, columns]`: one or more of "tokens" `[n, tokens, width]`, "pooled" `[n, width]`, and
+"scores" `[n, gestures]`, logits in the order of the windows' gestures, NaN for those that it does not know."""
+
+SAID = ("tokens", "pooled", "scores")
 
 
 @dataclass(frozen=True)
@@ -31,28 +39,48 @@ class Lesson:
         which: int64 `[n]`, indices of the windows.
         tokens: float16 `[n, queries, embedding]`, in memory or mapped: the queries' outputs. Half precision keeps three digits of a
             cosine, and 100,000 windows of 16 queries of 64 in 205 MB.
+        pooled: float16 `[n, embedding]`, where a teacher gives an embedding that is not the tokens' mean. scores: float16
+            `[n, gestures]`, logits.
     """
 
     which: Index
-    tokens: npt.NDArray[np.float16]
+    tokens: Halves | None = None
+    pooled: Halves | None = None
+    scores: Halves | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether there is an embedding."""
+        return self.tokens is not None or self.pooled is not None
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """Tokens and their width; (0, 0) where there are none."""
+        return (0, 0) if self.tokens is None else (self.tokens.shape[1], self.tokens.shape[2])
 
     def unit_tokens(self, places: Index) -> Floats:
         """Unit vectors of the tokens at some places of the lesson, float32 `[places, queries, embedding]`."""
+        assert self.tokens is not None  # noqa: S101 (who asks has looked)
         return _unit(np.asarray(self.tokens[places], np.float32))
 
     def embeddings(self, places: Index) -> Floats:
-        """Unit vectors of the pooled embeddings (the mean over the queries), float32 `[places, embedding]`."""
+        """Unit vectors of the pooled embeddings (the mean over the queries where none was given), float32 `[places, embedding]`."""
+        if self.pooled is not None:
+            return _unit(np.asarray(self.pooled[places], np.float32))
+        assert self.tokens is not None  # noqa: S101 (who asks has looked)
         return _unit(np.asarray(self.tokens[places], np.float32).mean(axis=1))
 
     @classmethod
     def load(cls, folder: Path) -> Lesson:
-        """Open what `teach` wrote; the tokens stay on disk.
+        """Open what `teach` wrote; what was said stays on disk.
 
         Raises:
             EdgeError: it is no such folder, or damaged.
         """
         try:
-            return cls(np.load(folder / "which.npy"), np.load(folder / "tokens.npy", mmap_mode="r"))
+            said = {name: folder / f"{name}.npy" for name in SAID}
+            mapped = {name: np.load(file, mmap_mode="r") for name, file in said.items() if file.is_file()}
+            return cls(np.load(folder / "which.npy"), **mapped)
         except (OSError, EOFError, ValueError) as error:
             raise EdgeError(f"{folder} holds no lesson ({error}); remove it and run again.") from None
 
@@ -63,7 +91,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def teach(
-    teacher: Teacher,
+    teacher: Teacher | Says,
     windows: WindowSet,
     which: Index,
     most: int,
@@ -73,9 +101,11 @@ def teach(
     unlabelled: Index | None = None,
     folder: Path | None = None,
 ) -> Lesson:
-    """The teacher's tokens for windows.
+    """What the teacher says of windows.
 
     Args:
+        teacher: ours, of which the tokens are kept; or the function that a model of others is.
+        windows: under the teacher's chain.
         which: int64, windows to draw from, evenly over gestures and wearers. most: how many at the most.
         unlabelled: windows without label and pose, of which as many are taken besides.
         folder: an existing one to write the lesson to, as it is made; None keeps it in memory.
@@ -84,20 +114,27 @@ def teach(
     if unlabelled is not None and len(unlabelled):
         more = np.random.default_rng([seed, 9]).permutation(unlabelled)[:most]
         chosen = np.union1d(chosen, more)
+    rows = _said(_tokens_of(teacher) if isinstance(teacher, Teacher) else teacher, windows, chosen, progress)
+    first = next(rows)
+    kinds = {"which": np.int64, **dict.fromkeys((name for name in first if name != "which"), np.float16)}
     if folder is None:
-        memory = MemoryColumns(KINDS)
-        _say(teacher, windows, chosen, memory, progress)
+        memory = MemoryColumns(kinds)
+        for each in chain((first,), rows):
+            memory.append(each)
         return Lesson(**memory.arrays())
-    with FileColumns(folder, KINDS) as files:
-        _say(teacher, windows, chosen, files, progress)
+    with FileColumns(folder, kinds) as files:
+        for each in chain((first,), rows):
+            files.append(each)
     return Lesson.load(folder)
 
 
-def _say(
-    teacher: Teacher, windows: WindowSet, chosen: Index, columns: MemoryColumns | FileColumns, progress: Progress
-) -> None:
-    with torch.inference_mode(), progress.bar("teacher's tokens", len(chosen), "window") as advance:
+def _tokens_of(teacher: Teacher) -> Says:
+    return lambda inputs: {"tokens": teacher.queries(torch.from_numpy(inputs)).numpy()}
+
+
+def _said(says: Says, windows: WindowSet, chosen: Index, progress: Progress) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    with progress.bar("teacher's word", len(chosen), "window") as advance:
         for part in np.array_split(chosen, max(1, -(-len(chosen) // EMBED_BATCH))):
-            tokens = teacher.queries(torch.from_numpy(windows.inputs(part))).numpy()
-            columns.append({"which": part, "tokens": tokens})
+            with torch.inference_mode():
+                yield {"which": part, **says(windows.inputs(part))}
             advance(len(part))
