@@ -18,6 +18,7 @@ VERBS: Mapping[str, str] = {
     "train": "Train the EMBridge teacher on recordings.",
     "sweep": "Choose values of a recipe by trials that several workers share.",
     "pretrain": "Train one encoder on unlabelled recordings of several bands, and fit a small head on it.",
+    "describe": "Print what an ONNX model of others takes and gives, as a description to fill in.",
     "distill": "Distil a teacher into a student for a device.",
     "prune": "Prune a student to fewer channels, hidden units, heads and queries.",
     "quantize": "Quantize a student to int8.",

@@ -72,10 +72,9 @@ class ForeignModel:
         return {"file": self.file.path.name, "sha256": self.file.sha256, "description": self.plan.to_dict()}
 
     @property
-    def free_batch(self) -> bool:
-        """Whether it takes any number of windows at once."""
-        shape = self.port.shape
-        return shape is None or shape[0] is None
+    def batch(self) -> int | None:
+        """How many windows it takes at once; None for any number."""
+        return self.port.shape[0] if self.port.shape else None
 
     @property
     def port(self) -> Port:
@@ -233,10 +232,10 @@ def teaching(model: ForeignModel, chain: SignalChain, roles: tuple[str, ...]) ->
 
     def say(windows: Floats) -> dict[str, Floats]:
         arranged, parts = model.arranged(windows, chain), []
-        size = BATCH if model.free_batch else model.port.shape[0]  # type: ignore[index]
+        size = model.batch or BATCH
         for start in range(0, len(arranged), size):
             part = arranged[start : start + size]
-            short = 0 if model.free_batch else size - len(part)
+            short = model.batch - len(part) if model.batch else 0
             fed = np.concatenate([part, np.repeat(part[-1:], short, axis=0)]) if short else part
             try:
                 found = session.run(list(tensors.values()), {name: np.ascontiguousarray(fed)})

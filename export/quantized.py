@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,24 +75,57 @@ def quantize_student(
                 "equalise evens out convolutions, and this student is a Transformer; leave it out of [quantize]."
             )
         network = equalised(network, torch.from_numpy(calibration))
-    bare = to_tflite(network, shape)
-    if tune is None:
-        int8 = quantize_tflite(bare, calibration, plan)
-    else:
-        from embridge_edge.compression.qat import fake_quantized
-        from embridge_edge.export.qat import carried, placed
-
-        fake = fake_quantized(network, calibration)
-        placement = placed(fake, ranges_of(bare, observed(bare, calibration), plan), calibration, bare)
-        tune(fake.network, network)
-        network = fake.trained()
-        made = carried(fake, placement, calibration)
-        int8, bare = made.int8, made.float32
     about = student.child_metadata()
+    if tune is None:
+        return quantize_module(network, shape, about, calibration, coverage, plan)
+    from embridge_edge.compression.qat import fake_quantized
+    from embridge_edge.export.qat import carried, placed
+
+    bare = to_tflite(network, shape)
+    fake = fake_quantized(network, calibration)
+    placement = placed(fake, ranges_of(bare, observed(bare, calibration), plan), calibration, bare)
+    tune(fake.network, network)
+    network = fake.trained()
+    made = carried(fake, placement, calibration)
+    return _kept(network, shape, made.int8, made.float32, about, calibration, coverage, plan)
+
+
+def quantize_module(
+    network: nn.Module,
+    shape: Sequence[int],
+    about: Mapping[str, Any],
+    calibration: Floats,
+    coverage: Mapping[str, Any],
+    plan: QuantizePlan,
+    *,
+    bare: bytes | None = None,
+    most_transposes: int = 1,
+) -> QuantizedModel:
+    """As `quantize_student`, for any module.
+
+    Args:
+        shape: of its input with a batch of one. about: metadata, with "provenance", for all files.
+        bare: the module as float `.tflite`, where it was converted before. most_transposes: TRANSPOSE ops that the graph may hold.
+    """
+    bare = to_tflite(network, shape) if bare is None else bare
+    int8 = quantize_tflite(bare, calibration, plan, most_transposes=most_transposes)
+    return _kept(network, shape, int8, bare, about, calibration, coverage, plan)
+
+
+def _kept(
+    network: nn.Module,
+    shape: Sequence[int],
+    int8: bytes,
+    bare: bytes,
+    about: Mapping[str, Any],
+    calibration: Floats,
+    coverage: Mapping[str, Any],
+    plan: QuantizePlan,
+) -> QuantizedModel:
     provenance = dict(about["provenance"]) | {
         "quantization": {"scheme": "static int8", **asdict(plan), "windows": len(calibration)}
     }
-    ends = (student.chain.input_shape, tuple(read_graph(bare).tensors[read_graph(bare).outputs[0]].shape[1:]))
+    ends = (tuple(shape[1:]), tuple(read_graph(bare).tensors[read_graph(bare).outputs[0]].shape[1:]))
     refuse_unless_sound("The int8 model", int8, Asked(*ends, int8=True), calibration)
     return QuantizedModel(
         int8=metadata.attach(int8, {**about, "provenance": provenance}),

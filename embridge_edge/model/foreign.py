@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan, SignalChain
+from embridge_edge.recipe import SPLITS
 from embridge_edge.tables import build
 
 Floats = npt.NDArray[np.float32]
@@ -139,6 +140,10 @@ class ForeignPlan:
     normalisation: NormalisationPlan = field(default_factory=NormalisationPlan)
     split: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.split not in (None, "none", *SPLITS):
+            raise EdgeError(f"Unknown split {self.split!r} in the description; choose from {', '.join(SPLITS)}, none.")
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -168,7 +173,7 @@ class ForeignPlan:
         Raises:
             EdgeError: not as many numbers as columns.
         """
-        widened = {}
+        widened: dict[str, Any] = {}
         for name in ("offset", "gain"):
             values = getattr(self.normalisation, name)
             if isinstance(values, float):

@@ -18,6 +18,8 @@ from embridge_edge.artifacts import finite
 from embridge_edge.errors import EdgeError
 from embridge_edge.progress import Progress
 
+DESCRIBE = "Description (TOML) of a model of others, given as ONNX: its inputs, outputs and signal chain."
+
 
 @dataclass(frozen=True)
 class Common:

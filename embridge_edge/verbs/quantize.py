@@ -12,8 +12,16 @@ from embridge_edge.artifacts import write_json
 from embridge_edge.errors import GateMissed
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe, find_recipe
-from embridge_edge.verbs.options import Common, common_options, recipe_options, refuse_existing, show
-from embridge_edge.verbs.rounding import Form, advised, decider, forms_of, lines_of, refuse_without_nncf
+from embridge_edge.verbs.options import DESCRIBE, Common, common_options, recipe_options, refuse_existing, show
+from embridge_edge.verbs.rounding import (
+    Deployed,
+    Form,
+    advised,
+    decider,
+    forms_of,
+    lines_of,
+    refuse_without_nncf,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,9 +30,9 @@ if TYPE_CHECKING:
 
     from embridge_edge.export.quantized import QuantizedModel, Tune
     from embridge_edge.export.sensitivity import Damage, Sensitivity
-    from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.model.students import AnyStudent
+    from embridge_edge.recipe import QatPlan, QuantizePlan
     from embridge_edge.verbs.workflow import Job
 
     Floats = npt.NDArray[np.float32]
@@ -46,6 +54,7 @@ class QuantizeReport:
         limit: of class flips, by the recipe's gates; None where there is none.
         sensitivity: layer by layer, where it was asked for or the limit is missed.
         forms: float, quantized as it is and trained with rounding beside each other, where the recipe trains with rounding.
+        conversion_error: of a model of others: float TFLite against ONNX Runtime, as a share of the largest output.
     """
 
     folder: Path
@@ -59,6 +68,7 @@ class QuantizeReport:
     limit: float | None
     sensitivity: Sensitivity | None
     forms: tuple[Form, ...] = ()
+    conversion_error: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -74,6 +84,8 @@ class QuantizeReport:
             f"against float on {self.judged_windows} windows: mean-removed error {self.damage.mean_removed_error:.3f}, "
             + ("nothing decides" if flips is None else f"class flips {100 * flips:.2f} %"),
         ]
+        if self.conversion_error is not None:
+            lines.insert(0, f"float TFLite against ONNX Runtime: {self.conversion_error:.1e} of the largest output")
         return "\n".join([*lines, *lines_of(self.forms), *self.layer_lines(), str(self.folder)])
 
     @property
@@ -112,6 +124,7 @@ def quantize(
     recipe: str,
     out: Path,
     *,
+    describe: Path | None = None,
     format: str | None = None,
     layers: bool = False,
     seed: int = 0,
@@ -124,7 +137,8 @@ def quantize(
     given 16 bits, and the report names the recipe line that mends most.
 
     Args:
-        student: checkpoint folder. data: recordings. recipe: name or file. out: folder for the quantized model.
+        student: checkpoint folder, or the ONNX file of a model of others. describe: the latter's description (TOML).
+        data: recordings. recipe: name or file. out: folder for the quantized model.
 
     Raises:
         EdgeError: no student, recordings of another band, a calibration set that does not cover, a graph in which something
@@ -133,6 +147,7 @@ def quantize(
     from embridge_edge.export.quantized import QUANTIZED_FILES, save_quantized
     from embridge_edge.export.reading import read_artifact
     from embridge_edge.model.checkpoint import load_checkpoint
+    from embridge_edge.verbs.foreign import foreign_job, is_foreign, quantize_foreign
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows
     from embridge_edge.verbs.workspace import refuse_around, refuse_inside
 
@@ -140,19 +155,29 @@ def quantize(
     refuse_without_nncf(plan)
     refuse_existing(out, force, (*QUANTIZED_FILES, SENSITIVITY))
     refuse_inside(out, data)
-    for given in (data, student):
+    for given in (data, student, *([describe] if describe else [])):
         refuse_around(out, given)
-    checkpoint = load_checkpoint(student)
-    windows = read_windows(data, plan, format, progress)
-    job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
-    model = quantized(job, checkpoint, plan, seed, progress)
-    heard, which = job.windows.with_chain(checkpoint.chain), _judged_windows(job, seed)
+    deployed: Deployed
+    checkpoint: Checkpoint | None = None
+    error = None
+    if is_foreign(student, describe) and describe is not None:
+        foreign = foreign_job(student, describe, data, plan, format, progress)
+        job, plan, made = foreign.job, foreign.recipe, quantize_foreign(foreign, seed, progress)
+        deployed, model, error = made, made.quantized, made.conversion_error
+    else:
+        checkpoint = load_checkpoint(student)
+        windows = read_windows(data, plan, format, progress)
+        job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
+        deployed, model = checkpoint, quantized(job, checkpoint, plan, seed, progress)
+    heard, which = job.windows.with_chain(deployed.chain), _judged_windows(job, seed)
+    forms: tuple[Form, ...] = ()
+    if checkpoint is not None and plan.quantize.qat is not None:
+        forms = forms_of(checkpoint, model, heard, which, plan.quantize)
     judged = heard.inputs(which)
-    forms = () if plan.quantize.qat is None else forms_of(checkpoint, model, heard, which, plan.quantize)
-    lost = next((form.damage for form in forms if form.name == "qat"), None) or damage(model, checkpoint, judged)
+    lost = next((form.damage for form in forms if form.name == "qat"), None) or damage(model, deployed, judged)
     limit = plan.gates.class_flips
     missed = limit is not None and lost.class_flips is not None and lost.class_flips > limit
-    found = sensitivity_of(model, checkpoint, judged, plan, progress) if layers or missed else None
+    found = sensitivity_of(model, deployed, judged, plan, progress) if layers or missed else None
     save_quantized(model, out)
     if found is not None:
         write_json(out / SENSITIVITY, found.to_json())
@@ -170,6 +195,7 @@ def quantize(
         limit=limit,
         sensitivity=found,
         forms=forms,
+        conversion_error=error,
     )
 
 
@@ -181,7 +207,7 @@ def _judged_windows(job: Job, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng([seed, 8]).choice(side, size=min(JUDGED_WINDOWS, len(side)), replace=False))
 
 
-def damage(model: QuantizedModel, student: Checkpoint, inputs: Floats) -> Damage:
+def damage(model: QuantizedModel, student: Deployed, inputs: Floats) -> Damage:
     """What int8 costs at the output of a student that was quantized as it is, on LiteRT's reference kernels."""
     from embridge_edge.export.running import run_tflite
     from embridge_edge.export.sensitivity import damage_of
@@ -191,7 +217,7 @@ def damage(model: QuantizedModel, student: Checkpoint, inputs: Floats) -> Damage
 
 
 def sensitivity_of(
-    model: QuantizedModel, student: Checkpoint, inputs: Floats, plan: Recipe, progress: Progress = SILENT
+    model: QuantizedModel, student: Deployed, inputs: Floats, plan: Recipe, progress: Progress = SILENT
 ) -> Sensitivity:
     """Which layer hurts, with the ranges that the plan gives, or those that were learnt."""
     from embridge_edge.export.quantizing import layers_named
@@ -212,7 +238,6 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int, progress
     """Choose calibration windows from a job's training side and quantize a student with them, after training it so where `qat` asks."""
     from dataclasses import replace
 
-    from embridge_edge.calibration.selection import coverage, refuse_uncovered, select_windows
     from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import quantize_student
     from embridge_edge.verbs.workflow import refuse_other_chain
@@ -220,37 +245,43 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int, progress
     if student.kind != "student":
         raise EdgeError(f"The checkpoint is a {student.kind}; only a student is quantized: run distill first.")
     refuse_other_chain("student", student.chain, job.windows.chain)
-    windows = replace(job, windows=job.windows.with_chain(student.chain)).windows
-    chosen = select_windows(windows, job.train, recipe.quantize.windows, seed)
+    job = replace(job, windows=job.windows.with_chain(student.chain))
+    calibration, covered = calibration_of(job, recipe.quantize, seed)
+    qat = recipe.quantize.qat
+    tune = None if qat is None else _tuning(job, student, qat, recipe.distill.batch, seed, progress)
+    return quantize_student(student, calibration, covered, recipe.quantize, tune)
+
+
+def calibration_of(job: Job, plan: QuantizePlan, seed: int) -> tuple[Floats, dict[str, Any]]:
+    """Calibration windows from a job's training side as the network takes them, and what they cover.
+
+    Raises:
+        EdgeError: they do not cover.
+    """
+    from embridge_edge.calibration.selection import coverage, refuse_uncovered, select_windows
+
+    windows = job.windows
+    chosen = select_windows(windows, job.train, plan.windows, seed)
     judged = job.test if len(job.test) else job.train
     covered = coverage(windows, chosen, judged[:: max(1, len(judged) // 20_000)])
-    refuse_uncovered(covered, windows, job.train, recipe.quantize.most_saturated)
-    tune = None if recipe.quantize.qat is None else _tuning(windows, job.train, student, recipe, seed, progress)
-    return quantize_student(student, windows.inputs(chosen), covered.to_json(), recipe.quantize, tune)
+    refuse_uncovered(covered, windows, job.train, plan.most_saturated)
+    return windows.inputs(chosen), covered.to_json()
 
 
-def _tuning(
-    windows: WindowSet,
-    which: npt.NDArray[np.int64],
-    student: Checkpoint,
-    recipe: Recipe,
-    seed: int,
-    progress: Progress,
-) -> Tune:
+def _tuning(job: Job, student: Checkpoint, plan: QatPlan, batch: int, seed: int, progress: Progress) -> Tune:
     """What trains a student with rounding, on a share of the windows that it was distilled on."""
     from embridge_edge.learning.loop import Run
     from embridge_edge.learning.rounding import tune_rounded
     from embridge_edge.learning.shares import drawn_evenly
-    from embridge_edge.recipe import QatPlan
 
-    plan = recipe.quantize.qat or QatPlan()
+    windows, which = job.windows, job.train
     most = max(1, round(plan.share * len(which)))
     chosen = which[drawn_evenly(windows.labels[which], windows.wearers[which], most, seed)]
     head = next((head for head in student.heads if head.kind == "linear" and head.names == windows.gestures), None)
 
     def tune(network: nn.Module, before: AnyStudent) -> None:
         run = Run(seed, "student", progress=progress)
-        tune_rounded(network, before, windows, chosen, head, plan, recipe.distill.batch, run)
+        tune_rounded(network, before, windows, chosen, head, plan, batch, run)
 
     return tune
 
@@ -258,12 +289,20 @@ def _tuning(
 @click.command("quantize")
 @click.argument("student", type=click.Path(path_type=Path))
 @recipe_options
+@click.option("--describe", type=click.Path(path_type=Path), help=DESCRIBE)
 @click.option("--layers", is_flag=True, help="Quantize each layer alone and all but each, and rank them.")
 @common_options
 def command(
-    student: Path, data: Path, recipe: str, out: Path, format: str | None, layers: bool, common: Common
+    student: Path,
+    data: Path,
+    recipe: str,
+    out: Path,
+    format: str | None,
+    describe: Path | None,
+    layers: bool,
+    common: Common,
 ) -> None:
-    """Quantize STUDENT, a checkpoint folder, to int8, and say what it lost.
+    """Quantize STUDENT, a checkpoint folder or an ONNX file with --describe, to int8, and say what it lost.
 
     Ends with status 3 where more decisions flip than the recipe's gates allow; the worst layers and the recipe line that mends most
     are named then.
@@ -273,6 +312,7 @@ def command(
         data,
         recipe,
         out,
+        describe=describe,
         format=format,
         layers=layers,
         seed=common.seed,

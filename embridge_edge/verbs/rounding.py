@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embridge_edge.errors import EdgeError
 
@@ -14,12 +14,26 @@ if TYPE_CHECKING:
 
     from embridge_edge.export.quantized import QuantizedModel
     from embridge_edge.export.sensitivity import Damage, Decide
+    from embridge_edge.features.chain import SignalChain
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
+    from embridge_edge.model.head import Head
     from embridge_edge.recipe import QuantizePlan, Recipe
 
     Floats = npt.NDArray[np.float32]
     Index = npt.NDArray[np.int64]
+
+
+class Deployed(Protocol):
+    """What decides about gestures: a checkpoint, or a model of others."""
+
+    @property
+    def chain(self) -> SignalChain:
+        """Signal chain with normalisation."""
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """What turns an embedding into a gesture."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ def advised(line: str | None, trained: bool) -> str | None:
     return "more steps in [quantize.qat]" + (f", or without it {line}" if line else "")
 
 
-def decider(student: Checkpoint) -> Decide | None:
+def decider(student: Deployed) -> Decide | None:
     """What turns a student's embeddings into decisions; None where it has no head that decides."""
     return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
 

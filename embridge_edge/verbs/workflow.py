@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.gestures import GestureLibrary
+    from embridge_edge.learning.lessons import Lesson
     from embridge_edge.learning.loop import Run
     from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.model.head import Head
+    from embridge_edge.model.teacher import Teacher
+    from embridge_edge.recipe import DistillPlan
 
     Index = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float32]
@@ -281,11 +284,7 @@ def distill_checkpoint(
     """
     from typing import cast
 
-    from embridge_edge.learning.distill import distill_student, student_shape
     from embridge_edge.learning.lessons import teach
-    from embridge_edge.learning.teacher import embed, pose_embeddings
-    from embridge_edge.model.checkpoint import Checkpoint, tensors_of
-    from embridge_edge.model.students import AnyStudent, shape_of, stored_shape
     from embridge_edge.model.teacher import Teacher
 
     if teacher.kind != "teacher":
@@ -299,21 +298,14 @@ def distill_checkpoint(
     job = replace(job, windows=job.windows.with_chain(teacher.chain))
     master = cast(Teacher, teacher.network())
     plan = shortened(plan or recipe.distill, share, len(job.train))
+    if plan.score_weight:
+        raise EdgeError(
+            "score_weight in the recipe's [distill] is for teachers of others, given as ONNX; ours teaches by its embedding: set it to 0."
+        )
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled)
-    begun = None
-    if start is None:
-        shape = student_shape(job.windows, recipe.student, master.shape.embedding)
-    else:
-        shape = shape_of(start.shape)
-        begun = cast(AnyStudent, start.network()), _label_layer(start, shape.embedding)
-    network, to_labels = distill_student(
-        job.windows, job.train, lesson, master, shape, plan, recipe.train.temperature, run, begun
-    )
-    poses = pose_embeddings(master, job.library, job.windows.gestures)
-    labels = to_labels if plan.label_weight else None
-    heads = _heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed)
-    origin = provenance(job, recipe, run.seed, parents)
+    student = taught_student(job, lesson, recipe, plan, run, master.shape.embedding, master, parents, start)
+    origin = dict(student.provenance)
     for seen in (
         "seen_sessions",
         "seen_wearers",
@@ -321,14 +313,53 @@ def distill_checkpoint(
     ):  # what the teacher has seen, the student knows through it
         earlier = () if start is None else start.provenance.get(seen, ())
         origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ()), *earlier})
+    return replace(student, provenance=origin)
+
+
+def taught_student(
+    job: Job,
+    lesson: Lesson,
+    recipe: Recipe,
+    plan: DistillPlan,
+    run: Run,
+    embedding: int,
+    teacher: Teacher | None,
+    parents: Sequence[str],
+    start: Checkpoint | None = None,
+) -> Checkpoint:
+    """Train a student on a lesson, and fit its heads.
+
+    Args:
+        plan: the recipe's [distill], shortened or changed. embedding: the student's width.
+        teacher: for the poses' embeddings; None for a teacher of others, which has none.
+        start: a student to go on from; None takes a new one of the recipe's shape.
+    """
+    from typing import cast
+
+    from embridge_edge.learning.distill import distill_student, student_shape
+    from embridge_edge.learning.teacher import embed, pose_embeddings
+    from embridge_edge.model.checkpoint import Checkpoint, tensors_of
+    from embridge_edge.model.students import AnyStudent, shape_of, stored_shape
+
+    begun = None
+    if start is None:
+        shape = student_shape(job.windows, recipe.student, embedding)
+    else:
+        shape = shape_of(start.shape)
+        begun = cast(AnyStudent, start.network()), _label_layer(start, shape.embedding)
+    network, to_labels = distill_student(
+        job.windows, job.train, lesson, teacher, shape, plan, recipe.train.temperature, run, begun
+    )
+    poses = None if teacher is None else pose_embeddings(teacher, job.library, job.windows.gestures)
+    labels = to_labels if plan.label_weight or plan.score_weight else None
     return Checkpoint(
         kind="student",
         shape=stored_shape(shape),
         tensors=tensors_of(network),
         chain=job.windows.chain,
         gestures=job.windows.gestures,
-        heads=heads,
-        provenance=origin,
+        heads=_heads(job, recipe, lambda which: embed(network, job.windows, which), labels, poses, run.seed),
+        provenance=provenance(job, recipe, run.seed, parents),
     )
 
 
