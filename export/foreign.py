@@ -143,13 +143,17 @@ def read_onnx(path: Path) -> OnnxFile:
         content = path.read_bytes()
     except OSError as error:
         raise EdgeError(f"Cannot read {path}: {error.strerror}; name an .onnx file.") from None
+    damaged = EdgeError(f"{path} is no ONNX model, or is truncated; export it again.")
     try:
         proto = parsed(content)
     except EdgeError:
-        raise EdgeError(f"{path} is no ONNX model, or is truncated; export it again.") from None
+        raise damaged from None
+    if not proto.opset_import:  # stands behind the graph
+        raise damaged
     digest = hashlib.sha256(content)
     for name in _load_weights(proto, path):
         digest.update((path.parent / name).read_bytes())
+    _refuse_broken_weights(proto, path)
     own = {one.name for one in proto.graph.initializer}
     return OnnxFile(
         path=path,
@@ -181,6 +185,26 @@ def _load_weights(proto: ModelProto, path: Path) -> list[str]:
             f"{path} keeps weights in files that cannot be read ({one_line(error)}); copy them again."
         ) from None
     return names
+
+
+def _refuse_broken_weights(proto: ModelProto, path: Path) -> None:
+    """Refuse weights that are fewer than their shape says, and NaN: ONNX Runtime computes with it, and an argmax hides it."""
+    from onnx import numpy_helper
+
+    constants = [node for node in proto.graph.node if node.op_type == "Constant"]
+    held = [value.t for node in constants for value in node.attribute if value.HasField("t")]
+    for one in (*proto.graph.initializer, *held):
+        try:
+            values = numpy_helper.to_array(one)
+        except Exception:
+            raise EdgeError(
+                f"{path} holds fewer weights in {one.name!r} than their shape {list(one.dims)} says; copy the model and what lies beside "
+                "it again."
+            ) from None
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise EdgeError(
+                f"{path} has NaN in its weights {one.name!r}; export a checkpoint from before its training broke."
+            )
 
 
 def _port(value: Any) -> Port:

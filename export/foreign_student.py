@@ -51,14 +51,25 @@ def student_module(model: ForeignModel, chain: SignalChain) -> nn.Module:
         ordered = windows.permute(order)
         return ordered if tuple(ordered.shape[1:]) == shape[1:] else ordered.reshape(-1, *shape[1:])
 
-    module = import_onnx(model.file.proto, model.plan.input.name, shape, arrange, student_output(model))
-    refuse_float_only(module)
-    with torch.no_grad():
-        run_apart(module, torch.zeros(1, *chain.input_shape))
+    try:
+        module = import_onnx(model.file.proto, model.plan.input.name, shape, arrange, student_output(model))
+        refuse_float_only(module)
+        with torch.no_grad():
+            run_apart(module, torch.zeros(1, *chain.input_shape))
+            rows = len(module(torch.zeros(1, *chain.input_shape)))
+        if rows != 1:
+            raise EdgeError(f"{model.file.path} gives {rows} rows for one window; export it with a free batch axis.")
+    except EdgeError:
+        if model.batch not in (None, 1):  # whose shapes may be what is in the way
+            raise EdgeError(
+                f"{model.file.path} takes {model.batch} windows at once, a student one, and it cannot be made to; export it with a free "
+                "batch axis, or with a batch of one."
+            ) from None
+        raise
     return module
 
 
-def score_rows(model: ForeignModel) -> tuple[Floats, Floats] | None:
+def score_rows(model: ForeignModel, chain: SignalChain) -> tuple[Floats, Floats] | None:
     """Scores as a linear layer on the embedding, where both are named: rows `[gestures, width]` and biases `[gestures]`.
 
     The part of the graph between both is run on 0 and on each unit vector, whatever ops it is made of.
@@ -68,78 +79,93 @@ def score_rows(model: ForeignModel) -> tuple[Floats, Floats] | None:
     Raises:
         EdgeError: the scores depend on more than the embedding, or not linearly.
     """
-    import onnx
-
     outputs = model.plan.outputs
     if not (outputs.embedding and outputs.scores):
         return None
     scores = before_softmax(model.file.proto, outputs.scores)
-    proto = with_outputs(model.file.proto, [outputs.embedding, scores])
-    width = _width(model, outputs.embedding)
-    head = onnx.ModelProto()
-    head.CopyFrom(proto)
-    needed = {scores}
-    nodes: list[Any] = []
-    for node in reversed(proto.graph.node):
-        if any(name in needed for name in node.output) and outputs.embedding not in node.output:
-            nodes.insert(0, node)
-            needed |= set(node.input)
-    del head.graph.node[:], head.graph.input[:], head.graph.output[:], head.graph.value_info[:]
-    head.graph.node.extend(nodes)
     apart = EdgeError(
         f"{scores} is no linear layer on {outputs.embedding}; name only one of them in [outputs]: the graph ends at the scores, or a "
         "head is fitted on the embedding."
     )
-    if model.plan.input.name in needed:
-        raise apart
-    free = ["batch", *width]
-    head.graph.input.extend([onnx.helper.make_tensor_value_info(outputs.embedding, onnx.TensorProto.FLOAT, free)])
-    head.graph.output.extend([onnx.helper.make_tensor_value_info(scores, onnx.TensorProto.FLOAT, None)])
-    size = int(np.prod(width))
-    session = session_of(head)
+    if outputs.embedding == scores:
+        return None
+    try:
+        head, width = _between(model, chain, outputs.embedding, scores)
+        size = int(np.prod(width))
+        if head is None:
+            raise apart
 
-    def run(vectors: Floats) -> Floats:
-        each = [session.run(None, {outputs.embedding: one.reshape(1, *width)})[0].reshape(-1) for one in vectors]
-        return np.asarray(each, np.float32)
+        def run(vectors: Floats) -> Floats:
+            each = [head.run(None, {outputs.embedding: one.reshape(1, *width)})[0].reshape(-1) for one in vectors]
+            return np.asarray(each, np.float32)
 
-    bias = run(np.zeros((1, size), np.float32))[0]
-    rows = (run(np.eye(size, dtype=np.float32)) - bias).T
-    some = np.random.default_rng(0).standard_normal((8, size)).astype(np.float32)
-    expected, got = some @ rows.T + bias, run(some)
-    if np.abs(expected - got).max() > 1e-3 * max(1e-9, float(np.abs(got).max())):
+        bias = run(np.zeros((1, size), np.float32))[0]
+        rows = (run(np.eye(size, dtype=np.float32)) - bias).T
+        some = np.random.default_rng(0).standard_normal((8, size)).astype(np.float32)
+        error = float(np.abs(some @ rows.T + bias - run(some)).max())
+    except EdgeError:
+        raise
+    except Exception:  # ONNX Runtime has an exception of its own for every op that does not take what it is given
+        raise apart from None
+    if not error <= 1e-3 * (float(np.abs(rows).max()) or 1.0):
         raise apart
     return np.ascontiguousarray(rows), bias
 
 
-def _width(model: ForeignModel, tensor: str) -> tuple[int, ...]:
-    """Shape of a tensor without its batch, by running the model on one window of zeros."""
-    port = model.port
-    shape = [1 if length is None else length for length in port.shape or ()]
-    session = session_of(with_outputs(model.file.proto, [tensor]))
-    return tuple(session.run(None, {port.name: np.zeros(shape, np.float32)})[0].shape[1:])
+def _between(model: ForeignModel, chain: SignalChain, start: str, end: str) -> tuple[Any, tuple[int, ...]]:
+    """The part of the graph from one tensor to another in ONNX Runtime, None where it needs more; and the first one's shape."""
+    import onnx
+
+    whole = session_of(with_outputs(model.file.proto, [start]))
+    shape = (model.batch or 1, *model.plan.input.shape(chain)[1:])
+    width = tuple(whole.run(None, {model.plan.input.name: np.zeros(shape, np.float32)})[0].shape[1:])
+    needed = {end}
+    nodes: list[Any] = []
+    for node in reversed(model.file.proto.graph.node):
+        if needed.intersection(node.output) and start not in node.output:
+            nodes.insert(0, node)
+            needed.update(node.input)
+    if model.plan.input.name in needed or start not in needed:
+        return None, width
+    part = with_outputs(model.file.proto, [end])
+    del part.graph.node[:], part.graph.input[:], part.graph.value_info[:]
+    part.graph.node.extend(nodes)
+    part.graph.input.extend([onnx.helper.make_tensor_value_info(start, onnx.TensorProto.FLOAT, ["batch", *width])])
+    return session_of(part), width
 
 
-def refuse_other_numbers(model: ForeignModel, chain: SignalChain, converted: bytes, windows: Floats) -> float:
+def student_values(model: ForeignModel, chain: SignalChain, windows: Floats) -> Floats:
+    """What a student's graph ends at, by ONNX Runtime: float32 `[n, values]`.
+
+    Args:
+        windows: float32 `[n, steps, columns]`.
+
+    Raises:
+        EdgeError: something is not finite, or the scores are not as many as the gestures.
+    """
+    said = teaching(model, chain, ("embedding", "scores"))(windows)
+    return said["embedding" if "embedding" in said else "scores"]
+
+
+def refuse_other_numbers(model: ForeignModel, expected: Floats, converted: bytes, windows: Floats) -> float:
     """Compare float TFLite with ONNX Runtime on real windows.
 
     Args:
-        converted: the float `.tflite`. windows: float32 `[n, steps, columns]`.
+        expected: `student_values` of them. converted: the float `.tflite`. windows: float32 `[n, steps, columns]`.
 
     Returns: the largest difference, as a share of the largest output.
 
     Raises:
-        EdgeError: it is above `LARGEST_CONVERSION_ERROR`, or something is not finite.
+        EdgeError: it is above `LARGEST_CONVERSION_ERROR`.
     """
     from embridge_edge.export.running import run_tflite
 
-    said = teaching(model, chain, ("embedding", "scores"))(windows)  # which refuses scores of another number than names
-    expected = said["embedding" if "embedding" in said else "scores"]
     actual = run_tflite(converted, windows)
     error = float(np.abs(actual - expected).max()) / (float(np.abs(expected).max()) or 1.0)
     if not error <= LARGEST_CONVERSION_ERROR:
         raise EdgeError(
             f"TFLite differs from {model.file.path} on ONNX Runtime by {error:.1e} of its largest output (allowed "
-            f"{LARGEST_CONVERSION_ERROR:.0e}); report the model, or let it teach a student with distill."
+            f"{LARGEST_CONVERSION_ERROR:.0e}); let it teach a student with distill, and report it."
         )
     return error
 

@@ -16,8 +16,12 @@ from torch.nn import functional
 Array = npt.NDArray[Any]
 
 INSTEAD: Mapping[str, str] = {
+    "Attention": "opset 20 or an earlier one, where the exporter spells it out,",
+    "Erf": "Gelu",
     "GRU": "convolutions with dilation (a TCN)",
     "LSTM": "convolutions with dilation (a TCN)",
+    "Reciprocal": "a factor (Mul), or Softmax where it normalises",
+    "RMSNormalization": "LayerNormalization, or opset 20, where the exporter spells it out,",
     "RNN": "convolutions with dilation (a TCN)",
     "Loop": "a fixed number of layers",
     "Scan": "a fixed number of layers",
@@ -102,6 +106,12 @@ def _folded(function: Callable[[Tensor, Tensor], Tensor]) -> Op:
 
 def _smaller(a: Tensor, b: Tensor) -> Tensor:
     return -1.0 * torch.maximum(-1.0 * a, -1.0 * b)  # the quantizer knows no MINIMUM
+
+
+def _div(node: Node, x: Tensor, by: Tensor) -> Tensor:
+    if 0 in node.constants:  # behind a convolution litert-torch 0.10 makes conv(x) / c of c / conv(x)
+        raise UnfitError("it divides a constant by a tensor")
+    return x / by
 
 
 def _clip(node: Node, x: Tensor, *_: Tensor) -> Tensor:
@@ -194,6 +204,16 @@ def _padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
     return functional.pad(x, backwards, value=value)
 
 
+def _edged(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """Padding with what is at the edge, which changes no maximum over a window that reaches it; int8 has no −∞ to pad with."""
+    for at in range(len(pads) // 2):
+        axis = x.dim() - len(pads) // 2 + at
+        first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        if pads[2 * at] or pads[2 * at + 1]:
+            x = torch.cat([first] * pads[2 * at] + [x] + [last] * pads[2 * at + 1], dim=axis)
+    return x
+
+
 @dataclass(frozen=True)
 class _Sliding:
     """How a kernel slides over an image of two axes."""
@@ -230,7 +250,7 @@ def _pool(node: Node, x: Tensor) -> Tensor:
     if any(one != 1 for one in slides.dilations):
         raise UnfitError("it has dilations")
     if node.op == "MaxPool":
-        return functional.max_pool2d(_padded(x, slides.pads, -torch.inf), slides.kernel, slides.strides)
+        return functional.max_pool2d(_edged(x, slides.pads), slides.kernel, slides.strides)
     mean = functional.avg_pool2d(_padded(x, slides.pads), slides.kernel, slides.strides)
     counted, rounded = node.attributes.get("count_include_pad", 0), node.attributes.get("ceil_mode", 0)
     if not any(slides.pads) or (counted and not rounded):
@@ -392,7 +412,7 @@ OPS: Mapping[str, Op] = {
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
-    "Div": _plain(torch.div),
+    "Div": _div,
     "Dropout": lambda node, x, *_: x,
     "Elu": _elu,
     "Exp": _plain(torch.exp),
@@ -420,7 +440,6 @@ OPS: Mapping[str, Op] = {
     "PRelu": _prelu,
     "Pad": _pad,
     "Pow": _pow,
-    "Reciprocal": _plain(torch.reciprocal),
     "ReduceMax": _largest,
     "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin),
@@ -447,8 +466,8 @@ SPATIAL = frozenset({"AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool"
 POINTWISE = frozenset(
     {
         "Abs", "Add", "BatchNormalization", "Clip", "Concat", "Div", "Dropout", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSwish",
-        "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "Relu", "Sigmoid",
-        "Sqrt", "Sub", "Sum", "Tanh",
+        "Identity", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "Relu", "Sigmoid", "Sqrt",
+        "Sub", "Sum", "Tanh",
     }
 )  # fmt: skip
 """Ops that do the same to images of one row as to what these stand for, given that they know (`Node.lifted`)."""

@@ -261,7 +261,7 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
         EdgeError: an op that cannot be converted or has no int8 kernel, TFLite that computes something else, a calibration set that
             does not cover, or gestures that the recordings do not have.
     """
-    from embridge_edge.export.foreign_student import refuse_other_numbers, student_module
+    from embridge_edge.export.foreign_student import refuse_other_numbers, student_module, student_values
     from embridge_edge.export.quantized import quantize_module
     from embridge_edge.export.tflite import to_tflite
     from embridge_edge.verbs.quantize import calibration_of
@@ -271,9 +271,11 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
     if plan.equalise:
         raise EdgeError("equalise knows our own convolutional student only; leave it out of [quantize].")
     module, shape = student_module(model, chain), (1, *chain.input_shape)
-    bare = to_tflite(module, shape)
     calibration, covered = calibration_of(replace(job, windows=job.windows.with_chain(chain)), plan, seed)
-    error = refuse_other_numbers(model, chain, bare, calibration[:: -(-len(calibration) // COMPARED_WINDOWS)])
+    some = calibration[:: -(-len(calibration) // COMPARED_WINDOWS)]
+    expected = student_values(model, chain, some)
+    bare = to_tflite(module, shape)
+    error = refuse_other_numbers(model, expected, bare, some)
     heads = _heads(foreign, bare, seed, progress)
     origin = provenance(job, foreign.recipe, seed, [model.file.sha256])
     about = {
@@ -309,7 +311,7 @@ def _heads(foreign: ForeignJob, bare: bytes, seed: int, progress: Progress) -> t
             )
         if strange:
             progress.say(f"warning: the model does not know {', '.join(strange)}, which the recordings have.")
-        rows, bias = score_rows(foreign.model) or identity_rows(len(outputs.gestures))
+        rows, bias = score_rows(foreign.model, foreign.chain) or identity_rows(len(outputs.gestures))
         return (make_head("linear", outputs.gestures, rows, bias),)
     job = foreign.job
     labelled = job.train[windows.labels[job.train] >= 0]
