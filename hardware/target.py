@@ -58,17 +58,25 @@ IMPLIES: Mapping[str, frozenset[str]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs a `.tflite` on a target.
+    """What runs a model on a target.
 
     Attributes:
-        name: "tflm" or "litert".
+        name: "tflm", "litert", "c" (our own), "ethos-u" or "onnxruntime". title: for people.
         source: where the list of ops is from.
-        ops: TFLite builtin names and the tensor types that each runs in; None where nothing is listed, because all run.
+        ops: names as the format has them and the tensor types that each runs in; None where nothing is listed, because all run.
+        format: "tflite" or "onnx".
+        remarks: what is to be known of an op that runs. instead: what to use in the place of one that does not.
+        falls_back: whether what it lacks runs beside it, on the processor.
     """
 
     name: str
     source: str
     ops: Mapping[str, frozenset[str]] | None = None
+    title: str = ""
+    format: str = "tflite"
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
+    falls_back: bool = False
 
     def lacks(self, ops: Iterable[str], tensor_type: str = "int8") -> tuple[str, ...]:
         """Those of `ops` that do not run in `tensor_type`, each once, in order."""
@@ -258,13 +266,20 @@ def runtimes() -> Mapping[str, Runtime]:
 
 
 def _runtime(name: str, entry: Mapping[str, Any]) -> Runtime:
-    if entry.get("all_ops"):
-        return Runtime(name, entry["source"])
     ops: dict[str, set[str]] = {}
-    for tensor_type, names in entry["ops"].items():
+    for tensor_type, names in entry.get("ops", {}).items():
         for op in names:
             ops.setdefault(op, set()).add(tensor_type)
-    return Runtime(name, entry["source"], MappingProxyType({op: frozenset(types) for op, types in ops.items()}))
+    return Runtime(
+        name=name,
+        source=entry["source"],
+        ops=None if entry.get("all_ops") else MappingProxyType({op: frozenset(types) for op, types in ops.items()}),
+        title=entry["title"],
+        format=entry.get("format", "tflite"),
+        remarks=MappingProxyType(entry.get("remarks", {})),
+        instead=MappingProxyType(entry.get("instead", {})),
+        falls_back=entry.get("falls_back", False),
+    )
 
 
 def shipped_targets() -> list[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from embridge_edge.export.comparing import FilePair
+    from embridge_edge.export.support import OpSupport
     from embridge_edge.learning.scores import Result
 
     Floats = npt.NDArray[np.float32]
@@ -36,6 +37,7 @@ class CheckReport:
         comparison: how far the second model lies from the first; None without one.
         files: where both are files, what these differ in, and by how many integer steps their outputs do.
         layers: error of each int8 layer against the float twin, worst first.
+        ops: on which runtimes the ops of the file run.
         split, data: on what.
     """
 
@@ -48,6 +50,7 @@ class CheckReport:
     comparison: dict[str, Any] | None = None
     files: FilePair | None = None
     layers: tuple[dict[str, Any], ...] = field(default=())
+    ops: tuple[OpSupport, ...] = ()
 
     def text(self) -> str:
         lines = []
@@ -80,6 +83,12 @@ class CheckReport:
                 f" {100 * row['clipped']:7.2f} %"
                 for row in self.layers
             ]
+        if self.ops:
+            told = [one.text() for one in self.ops if one.status != "runs"]
+            lines += [
+                *told,
+                f"{len(self.ops) - len(told)} of {len(self.ops)} pairs of op and runtime run without a remark",
+            ]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +102,7 @@ class CheckReport:
             "comparison": self.comparison,
             "files": None if self.files is None else self.files.to_json(),
             "layers": list(self.layers),
+            "ops": [one.to_json() for one in self.ops],
         }
 
 
@@ -103,6 +113,7 @@ def check(
     split: str | None = None,
     against: Path | None = None,
     layers: bool = False,
+    ops: bool = False,
     format: str | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -115,12 +126,13 @@ def check(
         split: None takes the one that the model was trained with.
         against: another model: class flips and mean-removed error between both.
         layers: error of each layer of an int8 `.tflite` against its float twin (`against`, or `student.tflite` beside it).
+        ops: on which runtimes the ops of the file run, and what to use in the place of those that do not.
 
     Raises:
         EdgeError: the model lacks what judging needs, has seen the test windows, or does not fit the recordings.
     """
     model = open_model(artifact)
-    if data is None and against is None and not layers:
+    if data is None and against is None and not layers and not ops:
         lacks = f"{model.path} lacks a {', a '.join(model.lacks)}. " if model.lacks else ""
         raise EdgeError(f"{lacks}Nothing to check with: give recordings with --data, or another model with --against.")
     other = None if against is None else open_model(against)
@@ -141,8 +153,19 @@ def check(
         comparison=comparison,
         files=files,
         layers=tuple(rows or ()),
+        ops=_ops_of(model) if ops else (),
         **judged,
     )
+
+
+def _ops_of(model: OpenModel) -> tuple[OpSupport, ...]:
+    from embridge_edge.export.support import op_support
+
+    if model.path.is_dir():
+        raise EdgeError(
+            f"--ops needs a .tflite or an .onnx file, not the checkpoint {model.path}; run quantize or export."
+        )
+    return op_support(model.path.read_bytes())
 
 
 def _judge(
@@ -281,6 +304,7 @@ def _worst_class(table: dict[str, Any]) -> str:
 @click.option("--split", type=click.Choice(SPLITS), help="What to test on; by default what the model was trained with.")
 @click.option("--against", type=click.Path(path_type=Path), help="Another model to compare with.")
 @click.option("--layers", is_flag=True, help="Error of each int8 layer against the float twin, worst first.")
+@click.option("--ops", is_flag=True, help="On which runtimes its ops run, and what to use in the place of the others.")
 @click.option("--format", help="Name of a format, or a description file.")
 @common_options
 def command(
@@ -289,6 +313,7 @@ def command(
     split: str | None,
     against: Path | None,
     layers: bool,
+    ops: bool,
     format: str | None,
     common: Common,
 ) -> None:
@@ -299,6 +324,7 @@ def command(
         split=split,
         against=against,
         layers=layers,
+        ops=ops,
         format=format,
         seed=common.seed,
         progress=common.progress,

@@ -35,6 +35,8 @@ class DescribeReport:
                 f"# {self.file.path.name}, sha256 {self.file.sha256[:16]}…: fill in what begins with # and take the # away.",
                 *(f"# It also takes {port.spelled()}: export it with that as a constant." for port in others),
                 "",
+                '# split = "session"  # that it was trained with: quantize and distill then keep to the same training side',
+                "",
                 "[input]",
                 f'name = "{given.name}"  # {given.spelled()}',
                 '# layout = ["batch", "channels", "time"]  # what each axis is, in this order; "one" is an axis of length 1',

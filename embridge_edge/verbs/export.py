@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -15,23 +15,36 @@ from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, refuse_existing, show
 from embridge_edge.verbs.workspace import refuse_around
 
+if TYPE_CHECKING:
+    from embridge_edge.export.support import OpSupport
+
 Converter = Literal["litert-torch", "onnx2tf"]
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The files that were written, and their sizes in bytes."""
+    """The files that were written, and their sizes in bytes.
+
+    Attributes:
+        ops: of each file, on which runtimes its ops run.
+    """
 
     folder: Path
     files: dict[str, int]
+    ops: dict[str, tuple[OpSupport, ...]]
 
     def text(self) -> str:
-        return "\n".join(f"{self.folder / name}  {size:,} bytes" for name, size in self.files.items())
+        """The files; of their ops those of the smallest one, what a microcontroller runs, that do not run everywhere as they are."""
+        lines = [f"{self.folder / name}  {size:,} bytes" for name, size in self.files.items()]
+        smallest = next((name for name in ("student_int8.tflite", "student.tflite") if name in self.ops), None)
+        told = [one for one in self.ops.get(smallest or "", ()) if one.status == "lacks"]
+        return "\n".join([*lines, *(f"  {smallest}: {one.text()}" for one in told)])
 
     def to_json(self) -> dict[str, Any]:
+        ops = {name: [one.to_json() for one in found] for name, found in self.ops.items()}
         return {
             "folder": str(self.folder),
-            "files": [{"path": name, "bytes": size} for name, size in self.files.items()],
+            "files": [{"path": name, "bytes": size, "ops": ops[name]} for name, size in self.files.items()],
         }
 
 
@@ -56,13 +69,16 @@ def export(
     Raises:
         EdgeError: neither of both, or a conversion that fails or whose result differs from the original.
     """
+    from embridge_edge.export.support import op_support
+
     refuse_existing(out, force, ("*.tflite", "*.onnx"))
     refuse_around(out, model)
     files = exported_files(model, converter, progress)
     with folder_written_by_rename(out) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
-    return ExportReport(out, {name: len(content) for name, content in files.items()})
+    ops = {name: op_support(content) for name, content in files.items()}
+    return ExportReport(out, {name: len(content) for name, content in files.items()}, ops)
 
 
 def exported_files(model: Path, converter: Converter = "litert-torch", progress: Progress = SILENT) -> dict[str, bytes]:

@@ -202,6 +202,7 @@ def distill_foreign(foreign: ForeignJob, run: Run, state: Path) -> Checkpoint:
     for what in changed:
         run.progress.say(f"{model.file.path.name}: {what}")
     says = saying(foreign, roles)
+    _refuse_untaught(plan, model.plan.outputs, job.windows.gestures)
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     heard = job.windows.with_chain(foreign.chain)
 
@@ -216,6 +217,16 @@ def distill_foreign(foreign: ForeignJob, run: Run, state: Path) -> Checkpoint:
     width = _width(lesson, plan, recipe)
     student = taught_student(job, lesson, recipe, plan, run, width, None, [model.file.sha256])
     return replace(student, provenance={**student.provenance, "foreign": model.provenance, "taught": changed})
+
+
+def _refuse_untaught(plan: DistillPlan, outputs: OutputPlan, gestures: tuple[str, ...]) -> None:
+    """Refuse to train the label layer by scores alone where the teacher does not score every gesture of the recordings."""
+    untaught = [name for name in gestures if name not in outputs.gestures]
+    if plan.score_weight and not plan.label_weight and untaught:
+        raise EdgeError(
+            f"The teacher does not score {', '.join(untaught)}, which the recordings have; set label_weight in the recipe's [distill] above "
+            "0, so that their labels teach them."
+        )
 
 
 def _width(lesson: Any, plan: DistillPlan, recipe: Recipe) -> int:
@@ -270,13 +281,18 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
     model, job, chain, plan = foreign.model, foreign.job, foreign.chain, foreign.recipe.quantize
     if plan.equalise:
         raise EdgeError("equalise knows our own convolutional student only; leave it out of [quantize].")
+    if plan.qat is not None:
+        raise EdgeError(
+            "Training with rounding knows our own students only; leave [quantize.qat] out, or distil from the model."
+        )
+    _refuse_other_gestures(foreign, progress)
     module, shape = student_module(model, chain), (1, *chain.input_shape)
     calibration, covered = calibration_of(replace(job, windows=job.windows.with_chain(chain)), plan, seed)
     some = calibration[:: -(-len(calibration) // COMPARED_WINDOWS)]
     expected = student_values(model, chain, some)
     bare = to_tflite(module, shape)
     error = refuse_other_numbers(model, expected, bare, some)
-    heads = _heads(foreign, bare, seed, progress)
+    heads = _heads(foreign, bare, seed)
     origin = provenance(job, foreign.recipe, seed, [model.file.sha256])
     about = {
         "format": 1,
@@ -294,7 +310,19 @@ MOST_TRANSPOSES = 1000
 """Graphs of others have as many as they need: they cost time, and are no error."""
 
 
-def _heads(foreign: ForeignJob, bare: bytes, seed: int, progress: Progress) -> tuple[Head, ...]:
+def _refuse_other_gestures(foreign: ForeignJob, progress: Progress) -> None:
+    """Refuse a model that scores none of the recordings' gestures; some that it does not know are worth a warning."""
+    known, ours = foreign.model.plan.outputs.gestures, foreign.job.windows.gestures
+    strange = [name for name in ours if name not in known]
+    if known and ours and len(strange) == len(ours):
+        raise EdgeError(
+            f"The model scores {', '.join(known)}, the recordings have {', '.join(ours)}; name the gestures as the recordings do."
+        )
+    if known and strange:
+        progress.say(f"warning: the model does not know {', '.join(strange)}, which the recordings have.")
+
+
+def _heads(foreign: ForeignJob, bare: bytes, seed: int) -> tuple[Head, ...]:
     """What decides: the model's own scores, whether the graph ends at them or before; else a probe on its embedding."""
     from embridge_edge.export.foreign_student import identity_rows, score_rows
     from embridge_edge.export.running import run_tflite
@@ -303,14 +331,6 @@ def _heads(foreign: ForeignJob, bare: bytes, seed: int, progress: Progress) -> t
 
     outputs, windows = foreign.model.plan.outputs, foreign.job.windows
     if outputs.scores:
-        strange = [name for name in windows.gestures if name not in outputs.gestures]
-        if windows.gestures and len(strange) == len(windows.gestures):
-            raise EdgeError(
-                f"The model scores {', '.join(outputs.gestures)}, the recordings have {', '.join(windows.gestures)}; name the "
-                "gestures as the recordings do."
-            )
-        if strange:
-            progress.say(f"warning: the model does not know {', '.join(strange)}, which the recordings have.")
         rows, bias = score_rows(foreign.model, foreign.chain) or identity_rows(len(outputs.gestures))
         return (make_head("linear", outputs.gestures, rows, bias),)
     job = foreign.job

@@ -78,11 +78,14 @@ def lower_op(site: Site) -> Lowered:
     """
     lowering = LOWERINGS.get(site.op.name)
     if lowering is None:
-        refuse(site, "no kernel for this op", INSTEAD.get(site.op.name, _instead(site.op.name)))
+        refuse(site, "no kernel for this op", instead_of(site.op.name))
     return lowering(site)
 
 
-def _instead(name: str) -> str:
+def instead_of(name: str) -> str:
+    """What to do in the place of an op that has no kernel, as an imperative."""
+    if name in INSTEAD:
+        return INSTEAD[name]
     if name.startswith("CUSTOM:"):
         return "convert the model without custom ops, with TFLite's builtin ones alone"
     near = difflib.get_close_matches(name, LOWERINGS, n=2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from embridge_edge.gestures import POSE
@@ -82,3 +84,19 @@ def test_label_loss_without_any_label_is_zero_and_still_differentiable(gestures:
     loss = losses.label_loss(scores, torch.full((4,), -1), 0.1)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
+
+
+@given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 3), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_scores_are_learnt_as_far_as_the_teacher_knows_the_gestures(n: int, known: int, others: int, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    scores, said = torch.randn(n, known + others, generator=rng), 3.0 * torch.randn(n, known + others, generator=rng)
+    said[:, known:] = torch.nan
+    got = losses.score_loss(scores, said, temperature=2.0)
+    teacher, own = (values[:, :known].div(2.0).softmax(dim=1) for values in (said, scores))
+    torch.testing.assert_close(got, 4.0 * (teacher * (teacher / own).log()).sum(dim=1).mean(), rtol=1e-4, atol=1e-5)
+    assert got >= -1e-6
+    # What it says of the others may be anything, and a shift of all logits says nothing.
+    scores[:, known:] += 5.0
+    torch.testing.assert_close(losses.score_loss(scores, said + 7.0, temperature=2.0), got, rtol=1e-3, atol=1e-4)
+    assert losses.score_loss(said.nan_to_num() + 1.0, said).item() == pytest.approx(0.0, abs=1e-5)
