@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from embridge_edge.errors import EdgeError, one_line
 from embridge_edge.export.onnx_ops import FLOAT_ONLY, INSTEAD, OPS, POINTWISE, SPATIAL, Array, Node, is_square
+from embridge_edge.export.onnx_patterns import with_gelu
 from embridge_edge.quiet import silenced
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def import_onnx(
     proto = _simplified(_upgraded(model), source, shape, output)
     graph = proto.graph
     constants = _constants(graph)
-    nodes = [_node(raw, constants) for raw in graph.node if raw.op_type != "Constant"]
+    nodes = with_gelu([_node(raw, constants) for raw in graph.node if raw.op_type != "Constant"], output)
     _refuse_unknown(nodes)
     used = {name for node in nodes for name in node.inputs if name in constants}
     module = ImportedModel(nodes, {name: constants[name] for name in sorted(used)}, source, arrange, output)

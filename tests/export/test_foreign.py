@@ -283,21 +283,37 @@ def test_every_order_of_axes_reaches_the_model_as_it_is_named(layout: tuple[str,
     assert_same_everywhere(net, open_foreign(*write(net, tmp_path, layout)))
 
 
+class LaidOut(nn.Module):
+    """A net behind the order of axes that its description names, as it would be taken to TFLite without ONNX."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.layout = net, layout_of(net)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = [("batch", "time", "channels").index(axis) for axis in self.layout if axis != "one"]
+        ordered = x.permute(axes)
+        return self.net(ordered.unsqueeze(1) if "one" in self.layout else ordered)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("family", "most"), [("over time", 0.1), ("over images", 0.1), ("separable", 0.1), ("transformer", 0.2)]
-)
-def test_int8_is_as_near_to_float_as_ptq_of_our_own_students_is(family: str, most: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_int8_through_onnx_is_as_near_to_float_as_int8_of_the_torch_module(family: str, tmp_path: Path) -> None:
+    """How near that is hangs on the net: one that has learnt nothing, with large and small windows, loses a quarter of its variance."""
     net = lived(family)
     model = open_foreign(*write(net, tmp_path))
     calibration, judged = windows(64, 2), windows(128, 3)
     expected = student_values(model, chain(), judged)
-    bare = to_tflite(student_module(model, chain()), (1, STEPS, CHANNELS))
-    assert refuse_other_numbers(model, expected, bare, judged) < 1e-5
-    int8 = quantize_tflite(bare, calibration, most_transposes=1000)
-    actual = run_tflite(int8, judged, "litert-ref")
-    assert mean_removed_error(expected, actual) < most
-    assert np.mean(expected.argmax(1) == actual.argmax(1)) > 0.9
+
+    def error(bare: bytes) -> float:
+        assert refuse_other_numbers(model, expected, bare, judged) < 1e-5
+        int8 = quantize_tflite(bare, calibration, most_transposes=1000)
+        return mean_removed_error(expected, run_tflite(int8, judged, "litert-ref"))
+
+    through_onnx = error(to_tflite(student_module(model, chain()), (1, STEPS, CHANNELS)))
+    direct = error(to_tflite(LaidOut(net).eval(), (1, STEPS, CHANNELS)))
+    assert through_onnx < 1.3 * direct + 0.01
+    assert through_onnx < 0.5
 
 
 def test_scores_behind_an_embedding_become_rows_of_the_head(tmp_path: Path) -> None:

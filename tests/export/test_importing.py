@@ -12,8 +12,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from embridge_edge.errors import EdgeError
-from embridge_edge.export.importing import ImportedModel, import_onnx, refuse_float_only, run_apart
+from embridge_edge.export.importing import ImportedModel, _node, import_onnx, refuse_float_only, run_apart
 from embridge_edge.export.onnx_ops import FLOAT_ONLY, INSTEAD, OPS
+from embridge_edge.export.onnx_patterns import with_gelu
 from embridge_edge.export.quantizing import quantize_tflite
 from embridge_edge.export.running import run_onnx
 from embridge_edge.export.tflite import to_tflite
@@ -250,3 +251,44 @@ def test_what_older_exporters_spell_out_is_found_again() -> None:
     assert [node.op for node in module.nodes] == ["Gemm", "LayerNormalization", "Gelu", "Gemm"]
     x = torch.from_numpy(weights(1, 6))
     torch.testing.assert_close(module(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("divides", [False, True])
+@pytest.mark.parametrize("order", ["x(1 + erf), halved", "half x by (1 + erf)", "half (1 + erf) by x"])
+def test_gelu_is_found_in_whatever_order_its_factors_come(order: str, divides: bool) -> None:
+    """In a model of opset 18, which has no Gelu into which ONNX Runtime could fuse it."""
+    products = {
+        "x(1 + erf), halved": [("x", "plus", "all"), ("all", "half", "y")],
+        "half x by (1 + erf)": [("half", "x", "part"), ("part", "plus", "y")],
+        "half (1 + erf) by x": [("plus", "half", "part"), ("x", "part", "y")],
+    }[order]
+    nodes = [
+        helper.make_node("Div" if divides else "Mul", ["x", "root"], ["u"]),
+        helper.make_node("Erf", ["u"], ["erf"]),
+        helper.make_node("Add", ["one", "erf"], ["plus"]),
+        *(helper.make_node("Mul", [a, b], [c]) for a, b, c in products),
+    ]
+    values = {"root": 2.0**0.5 if divides else 0.5**0.5, "one": 1.0, "half": 0.5}
+    graph = helper.make_graph(
+        nodes, "gelu", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 9])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 9])],
+        [numpy_helper.from_array(np.float32(value), name) for name, value in values.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    raw = [_node(one, {name: np.float32(value) for name, value in values.items()}) for one in graph.node]
+    assert [node.op for node in with_gelu(raw, "y")] == ["Gelu"]
+    module = imported(made, (1, 9))
+    assert [node.op for node in module.nodes] == ["Gelu"]
+    x = weights(1, 9)
+    np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), run_onnx(made.SerializeToString(), x), atol=1e-6)
+
+
+def test_what_only_looks_like_gelu_stays_and_is_refused() -> None:
+    nodes = [
+        helper.make_node("Mul", ["x", "root"], ["u"]), helper.make_node("Erf", ["u"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["plus"]), helper.make_node("Mul", ["x", "plus"], ["all"]),
+        helper.make_node("Mul", ["all", "third"], ["y"]),
+    ]  # fmt: skip
+    values = {"root": 0.5**0.5, "one": 1.0, "third": 1.0 / 3.0}
+    raw = [_node(one, {name: np.float32(value) for name, value in values.items()}) for one in nodes]
+    assert [node.op for node in with_gelu(raw, "y")] == ["Mul", "Erf", "Add", "Mul", "Mul"]
