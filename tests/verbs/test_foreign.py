@@ -91,7 +91,7 @@ class World:
         self.turned = folder / "turned.onnx"
         write_emg2pose([recording(wearer, session) for wearer in "abc" for session in (1, 2)], self.data)
         self.toml.write_text(DESCRIPTION)
-        self.windows = read_windows(self.data, find_recipe(str(self.recipe(folder))))
+        self.windows = read_windows(self.data, find_recipe(str(self.recipe(folder))), None)
         self.split = make_splits(self.windows, "session")[0]
         assert self.windows.gestures == GESTURES
         self.export(self.net, turn=0)
