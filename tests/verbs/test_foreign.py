@@ -116,7 +116,7 @@ class World:
             nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 3),
         )  # fmt: skip
         optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-        for _ in range(60):
+        for _ in range(250):
             some = torch.randint(len(x), (64,))
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x[some]), y[some]).backward()
