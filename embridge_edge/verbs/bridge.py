@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPTIMISE = ("O3", "O2", "Os")
 WRITTEN = (
-    "CMakeLists.txt", "LICENSE", "README.md", "bridge.json", "cmake", "examples", "idf_component.yml", "library.json",
+    "CMakeLists.txt", "LICENSE", "README.md", "android", "bridge.json", "cmake", "examples", "idf_component.yml", "library.json",
     "library.properties", "src", "tflm", "zephyr", "*.pdsc", "*.pack", "*_model.bin",
 )  # fmt: skip
 """What the verb writes into --out."""

@@ -67,7 +67,8 @@ class Plan:
 
     Attributes:
         model: the `.tflite` file.
-        digest: SHA-256 of it.
+        file: its bytes.
+        digest: SHA-256 of them.
         content: the model as both references read it, its weights inside the flatbuffer.
         target: what it is made for.
         wanted: what was said about the library.
@@ -76,12 +77,18 @@ class Plan:
     """
 
     model: Path
+    file: bytes
     digest: bytes
     content: bytes
     target: Target
     wanted: Wanted
     program: Program
     device: Device | None
+
+    @property
+    def for_phone(self) -> bool:
+        """Whether the package is an Android library as well."""
+        return self.target.kind == "phone" and self.device is not None
 
 
 def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
@@ -97,7 +104,7 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
     from embridge_edge.firmware_bridge.packing import layout_for
     from embridge_edge.firmware_bridge.passes import make_program
 
-    content = _read(model)
+    file = content = _read(model)
     digest, graph = sha256(content).digest(), read_graph(content)
     if graph.weights_at_offsets:  # where TFLM would read nothing
         content = repack_inline(content)
@@ -108,7 +115,7 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
     name = NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(target))
     device = _device(about, program, wanted) if with_chain else None
-    return Plan(model, digest, content, target, wanted, program, device)
+    return Plan(model, file, digest, content, target, wanted, program, device)
 
 
 def sources(plan: Plan) -> dict[str, str]:
@@ -132,7 +139,8 @@ def sources(plan: Plan) -> dict[str, str]:
         (output,) = program.graph.outputs
         return np.stack([oracle([window[None]])[output].reshape(-1) for window in windows])
 
-    return device_library(plan.device, network, run)
+    halves = packages.halves() if plan.for_phone else {}
+    return device_library(plan.device, network, run) | halves
 
 
 def dressed(plan: Plan, library: dict[str, str], sizes: SizeReport | None) -> dict[str, str | bytes]:
@@ -155,9 +163,7 @@ def dressed(plan: Plan, library: dict[str, str], sizes: SizeReport | None) -> di
         program,
         version=wanted.version,
         target=target.name,
-        about=re.sub(r'[^ -~]|["\\\\@$]', "_", f"{plan.model.name} as C for {target.title}.")[
-            :150
-        ],  # manifests quote it
+        about=_quotable(f"{plan.model.name} as C for {target.title}.")[:150],
         model_sha256=plan.digest,
         cpu_flags=" ".join(board.cpu_flags) if board else "",
         sizes=sizes.text() if sizes else "",
@@ -166,13 +172,22 @@ def dressed(plan: Plan, library: dict[str, str], sizes: SizeReport | None) -> di
     )
     if device is not None:
         context = sizes.arena_bytes + sizes.state_bytes if sizes else 0
-        description = dataclasses.replace(description, name=NAME, context_bytes=context, ports=())
+        description = dataclasses.replace(
+            description, name=NAME, context_bytes=context, ports=(), phone=plan.for_phone
+        )
     package: dict[str, str | bytes] = dict(packages.package(library, description))
+    if device is not None and plan.for_phone:
+        package |= packages.android_files(device, plan.file, _quotable(plan.model.name), program.profile)
     if wanted.address is not None:
         package[f"{program.name}_model.bin"] = section.image(program, plan.digest, wanted.address)
     if wanted.tflm:
         package |= _tflm_files(plan)
     return package
+
+
+def _quotable(text: str) -> str:
+    """What manifests and documents may hold between quotes of whatever kind."""
+    return re.sub(r'[^ -~]|["\\@$]', "_", text)
 
 
 def symbol_name(name: str | None, model: Path) -> str:

@@ -109,14 +109,20 @@ def _readme(tree: Tree, description: Description) -> str:
         "usage": description.usage.strip() or _usage(description),
         "ports": _ports(description),
         "sizes": f"```\n{description.sizes}\n```" if description.sizes else "Not measured.",
-        "toolchain_hint": "`cmake -B build -DCMAKE_TOOLCHAIN_FILE=cmake/arm-none-eabi.cmake`"
-        if description.cpu_flags
-        else "with the toolchain file of your board",
+        "toolchain_hint": _toolchain_hint(description),
         "pack_file": description.pack_file,
     }
     address = f"0x{description.address or 0:08x}"
     section = filled("section.md.in", values | {"address": address}) if description.address is not None else ""
     return filled("README.md.in", values | {"section_text": section})
+
+
+def _toolchain_hint(description: Description) -> str:
+    if description.phone:
+        return "`cmake/aarch64-linux-gnu.cmake`; Android: `android/README.md`, Gradle uses the NDK's"
+    if description.cpu_flags:
+        return "`cmake -B build -DCMAKE_TOOLCHAIN_FILE=cmake/arm-none-eabi.cmake`"
+    return "with the toolchain file of your board"
 
 
 def _usage(description: Description) -> str:

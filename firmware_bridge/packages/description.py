@@ -57,6 +57,7 @@ class Description:
         sizes: lines of the size report; "" where nothing was measured.
         address: where the model's section lies; None where the linker chooses.
         usage: C that shows how the library is called; by default that of a model alone.
+        phone: whether the package holds an Android library as well.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Description:
     sizes: str = ""
     address: int | None = None
     usage: str = ""
+    phone: bool = False
 
     def __post_init__(self) -> None:
         self._check(
