@@ -104,19 +104,19 @@ compiler:
 	  exit 2
 	fi
 
-# Firmware is compiled for Cortex-M, run on emulated boards and looked through by cppcheck. Without these tools such tests
+# Firmware is compiled for Cortex-M and AArch64, run on emulated boards and by Java, and looked through by cppcheck. Without these tools such tests
 # skip, which only test-all forbids. Debian packs newlib, whose headers the compiler needs, apart.
 arm:
 	@have_all() {
-	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck cmake ninja g++; do
+	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck cmake ninja g++ aarch64-linux-gnu-gcc qemu-aarch64-static javac; do
 	    "$$tool" --version >/dev/null 2>&1 || return 1
 	  done
-	  [ -e "$$(arm-none-eabi-gcc -print-file-name=libc.a)" ]
+	  [ -e "$$(arm-none-eabi-gcc -print-file-name=libc.a)" ] && [ -e "$$(aarch64-linux-gnu-gcc -print-file-name=libc.a)" ]
 	}
 	have_all && exit 0
-	install="apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm cppcheck cmake ninja-build g++"
+	install="apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm cppcheck cmake ninja-build g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static openjdk-17-jdk-headless"
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-	  echo "make: installing compiler, emulator and build tools for Cortex-M" >&2
+	  echo "make: installing compilers, emulators and build tools for firmware and phones" >&2
 	  export DEBIAN_FRONTEND=noninteractive
 	  { $$install -qq || { apt-get update -qq && $$install -qq; }; } >/dev/null 2>&1 || true
 	  have_all && exit 0

@@ -16,6 +16,10 @@ WARNINGS: tuple[str, ...] = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-W
 """What generated code and kernels compile under without a word."""
 
 
+AARCH64 = ("aarch64-linux-gnu-gcc", "qemu-aarch64-static")
+"""Compiler and emulator of programs for phones and single-board computers, as Debian calls them."""
+
+
 def write_files(files: Mapping[str, str], folder: Path) -> None:
     """Write texts below a folder."""
     for name, text in files.items():
@@ -49,12 +53,18 @@ def compile_shared(
     return library
 
 
-def run_example(files: Mapping[str, str], main: str) -> int:
+def has_aarch64() -> bool:
+    """Whether `run_example` can run a program of AArch64 here."""
+    return all(shutil.which(tool) for tool in AARCH64)
+
+
+def run_example(files: Mapping[str, str], main: str, *, aarch64: bool = False) -> int:
     """Compile a package and one of its examples as a program of this machine, and run it.
 
     Args:
         files: every file of the package by its path; sources and headers lie below `src/`.
         main: the example's path.
+        aarch64: make it a program of AArch64 Linux and run it in QEMU.
 
     Returns: its exit status.
 
@@ -65,8 +75,13 @@ def run_example(files: Mapping[str, str], main: str) -> int:
         folder = Path(temporary)
         write_files(files, folder)
         sources = [folder / path for path in files if path.startswith("src/") and path.endswith(".c")]
-        _compile([*sources, folder / main], folder / "example", ["-O2", "-ffp-contract=off", f"-I{folder / 'src'}"])
-        return subprocess.run([str(folder / "example")], check=False).returncode
+        options = ["-O2", "-ffp-contract=off", f"-I{folder / 'src'}"]
+        if not aarch64:
+            _compile([*sources, folder / main], folder / "example", options)
+            return subprocess.run([str(folder / "example")], check=False).returncode
+        compiler, emulator = AARCH64
+        _compile([*sources, folder / main], folder / "example", [*options, "-static"], compiler)
+        return subprocess.run([emulator, str(folder / "example")], check=False).returncode
 
 
 def load_shared(library: Path) -> ctypes.CDLL:
@@ -74,10 +89,14 @@ def load_shared(library: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def _compile(sources: Iterable[Path], made: Path, options: Sequence[str]) -> None:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+def _compile(sources: Iterable[Path], made: Path, options: Sequence[str], cross: str | None = None) -> None:
+    compiler = shutil.which(cross or os.environ.get("CC", "cc"))
     if compiler is None:
-        raise EdgeError("A C compiler is needed to check generated code; install gcc or set CC.")
+        raise EdgeError(
+            f"{cross} is needed to check generated code; install it."
+            if cross
+            else "A C compiler is needed to check generated code; install gcc or set CC."
+        )
     command = [compiler, "-std=c99", *WARNINGS, *options, "-o", str(made), *(str(source) for source in sources)]
     # A compiler that is interrupted leaves its temporary files; here they vanish with the folder.
     done = subprocess.run(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 PACKAGES = {
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
     "arm-none-eabi-g++": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
     "arm-none-eabi-nm": "binutils-arm-none-eabi",
@@ -19,10 +20,15 @@ PACKAGES = {
     "cppcheck": "cppcheck",
     "g++": "g++",
     "gcc": "gcc",
+    "java": "openjdk-17-jdk-headless",
+    "javac": "openjdk-17-jdk-headless",
     "ninja": "ninja-build",
+    "qemu-aarch64-static": "qemu-user-static",
     "qemu-system-arm": "qemu-system-arm",
 }
-"""Debian's packages by program; `make arm` installs those for firmware."""
+"""Debian's packages by program; `make arm` installs those for firmware and phones."""
+AARCH64 = ("aarch64-linux-gnu-gcc", "qemu-aarch64-static")
+JAVA = ("java", "javac")
 ARM = ("arm-none-eabi-gcc",)
 QEMU = (*ARM, "qemu-system-arm")
 CMAKE = ("cmake", "ninja")

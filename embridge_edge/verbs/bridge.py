@@ -299,8 +299,8 @@ def _sizes(plan: Plan, measured: Measured, library: dict[str, str], board: Board
 
 
 def _selftests(plan: Plan, files: dict[str, str | bytes], progress: Progress) -> dict[str, bool]:
-    """Whether the package's own self-test passes, on this machine and on an emulated target."""
-    from embridge_edge.firmware_bridge.host_build import run_example
+    """Whether the package's own self-test passes, on this machine, on an emulated target, and as AArch64 code for a phone."""
+    from embridge_edge.firmware_bridge.host_build import AARCH64, has_aarch64, run_example
 
     target, texts = plan.target, {path: text for path, text in files.items() if isinstance(text, str)}
     progress.say("  running the package's self-test")
@@ -310,6 +310,11 @@ def _selftests(plan: Plan, files: dict[str, str | bytes], progress: Progress) ->
 
         status = emulated.selftest(texts, EXAMPLE, _board_for(target), f"-{plan.wanted.optimise}")
         passed[target.name] = status == 0
+    if "neon" in target.flags:  # which AArch64 alone has among our cores
+        if has_aarch64():
+            passed["qemu-aarch64"] = run_example(texts, EXAMPLE, aarch64=True) == 0
+        else:
+            progress.say(f"  not run as AArch64 code: that needs {' and '.join(AARCH64)}")
     return passed
 
 

@@ -172,9 +172,7 @@ def dressed(plan: Plan, library: dict[str, str], sizes: SizeReport | None) -> di
     )
     if device is not None:
         context = sizes.arena_bytes + sizes.state_bytes if sizes else 0
-        description = dataclasses.replace(
-            description, name=NAME, context_bytes=context, ports=(), phone=plan.for_phone
-        )
+        description = dataclasses.replace(description, name=NAME, context_bytes=context, ports=(), phone=plan.for_phone)
     package: dict[str, str | bytes] = dict(packages.package(library, description))
     if device is not None and plan.for_phone:
         package |= packages.android_files(device, plan.file, _quotable(plan.model.name), program.profile)
