@@ -104,11 +104,11 @@ compiler:
 	  exit 2
 	fi
 
-# Firmware is compiled for Cortex-M and AArch64, run on emulated boards and by Java, and looked through by cppcheck. Without these tools such tests
-# skip, which only test-all forbids. Debian packs newlib, whose headers the compiler needs, apart.
+# Firmware is compiled for Cortex-M and AArch64, run on emulated boards, in QEMU and by Java, and looked through by cppcheck.
+# Without these tools such tests skip, which only test-all forbids. Debian packs newlib, whose headers the compiler needs, apart.
 arm:
 	@have_all() {
-	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck cmake ninja g++ aarch64-linux-gnu-gcc qemu-aarch64-static javac; do
+	  for tool in arm-none-eabi-gcc qemu-system-arm cppcheck cmake ninja g++ aarch64-linux-gnu-gcc qemu-aarch64-static java javac; do
 	    "$$tool" --version >/dev/null 2>&1 || return 1
 	  done
 	  [ -e "$$(arm-none-eabi-gcc -print-file-name=libc.a)" ] && [ -e "$$(aarch64-linux-gnu-gcc -print-file-name=libc.a)" ]

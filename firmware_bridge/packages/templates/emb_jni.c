@@ -2,6 +2,7 @@
 #include "emb_jni.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "emb_litert.h"
 

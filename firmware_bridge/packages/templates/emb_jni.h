@@ -46,8 +46,6 @@ enum {
 #define EMB_JNI_WHOLE 3
 #define EMB_JNI_REAL (2 + EMB_SCORES)
 
-jint JNI_OnLoad(JavaVM *vm, void *reserved);
-
 jintArray emb_jni_sizes(JNIEnv *env, jclass type);                    /* EMB_JNI_SIZES numbers */
 jbyteArray emb_jni_label(JNIEnv *env, jclass type, jint index);       /* UTF-8 */
 jbyteArray emb_jni_model_sha256(JNIEnv *env, jclass type);            /* of the .tflite, 32 bytes */

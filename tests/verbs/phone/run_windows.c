@@ -1,6 +1,7 @@
 /* Samples from standard input; for each decision the network's input, its output and the decision to standard output.
  * An argument makes it go through emb_window and emb_decide_on, as with LiteRT, with the library's own network between. */
 #include <stdio.h>
+#include <string.h>
 
 #include "emb.h"
 #include "emb_litert.h"
