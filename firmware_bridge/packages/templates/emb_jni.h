@@ -49,7 +49,7 @@ enum {
 jintArray emb_jni_sizes(JNIEnv *env, jclass type);                    /* EMB_JNI_SIZES numbers */
 jbyteArray emb_jni_label(JNIEnv *env, jclass type, jint index);       /* UTF-8 */
 jbyteArray emb_jni_model_sha256(JNIEnv *env, jclass type);            /* of the .tflite, 32 bytes */
-jint emb_jni_self_test(JNIEnv *env, jclass type);                     /* EMB_SELFTEST_…, on a context of its own */
+jint emb_jni_self_test(JNIEnv *env, jclass type);                     /* EMB_SELFTEST_..., on a context of its own */
 jlong emb_jni_create(JNIEnv *env, jclass type);                       /* a handle */
 void emb_jni_destroy(JNIEnv *env, jclass type, jlong handle);         /* nothing for 0 */
 void emb_jni_interrupt(JNIEnv *env, jclass type, jlong handle);       /* emb_interrupt */
