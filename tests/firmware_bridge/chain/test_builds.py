@@ -30,7 +30,7 @@ from tests.firmware_bridge.chain.compiling import (
     some_network,
     stand_in,
 )
-from tests.tools import ARM, QEMU, needs
+from tests.tools import AARCH64, ARM, QEMU, needs
 
 COUNTS = emg_like(1200, 2, amplitude=300)
 CHAINS: dict[str, Callable[[], SignalChain]] = {
@@ -119,6 +119,19 @@ def test_no_product_is_fused_with_a_sum_where_the_processor_could(tmp_path: Path
     )
     for source in sources:
         assert not FUSED.search(assembly(source)), source.name
+
+
+@pytest.mark.parametrize("name", EACH_CHAIN)
+def test_aarch64_code_gives_the_bytes_of_python(tmp_path: Path, name: str) -> None:
+    """In GNU C and without a flag against it: every AArch64 core could fuse, and only `emb_float.h` forbids it."""
+    needs(*AARCH64)
+    compiler, emulator = AARCH64
+    chain = CHAINS[name]()
+    sources = [*emitted(tmp_path, chain, RawSamples()), HERE / "run_once.c"]
+    path = program(tmp_path, sources, ("-O3", "-static"), compiler=compiler, standard="-std=gnu99")
+    done = subprocess.run([emulator, path], input=given(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == expected(chain)
 
 
 def test_reordered_sums_are_refused(tmp_path: Path) -> None:
