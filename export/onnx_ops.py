@@ -339,7 +339,7 @@ def _slice(node: Node, x: Tensor, *_: Tensor) -> Tensor:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if step < 1:
             raise UnfitError("it runs backwards")
-        first, stop, _ = slice(start, end).indices(x.shape[axis])
+        first, stop, _stride = slice(start, end).indices(x.shape[axis])
         index[axis] = slice(first, max(first, stop), step)
     return x[tuple(index)]
 

@@ -71,7 +71,8 @@ def _is(value: object, wanted: float) -> bool:
 
 def _leading_to(nodes: Sequence[Node], output: str) -> list[Node]:
     """Those ops that a tensor needs."""
-    needed, kept = {output}, []
+    needed: set[str] = {output}
+    kept: list[Node] = []
     for node in reversed(nodes):
         if needed.intersection(node.outputs):
             kept.insert(0, node)

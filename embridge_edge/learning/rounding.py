@@ -52,8 +52,8 @@ def tune_rounded(
         x = emg_batch(windows, drawn, step, run.seed, shifted=False, world=world)
         with torch.no_grad():
             said = before(x)
-        now = network(x)[1]
-        total = (now - said).square().mean() / said.var(dim=0, correction=0).mean().clamp(min=1e-12)
+        now: Tensor = network(x)[1]
+        total: Tensor = (now - said).square().mean() / said.var(dim=0, correction=0).mean().clamp(min=1e-12)
         if to_labels is not None:
             labels = world.part(windows.labels[drawn])
             total = total + plan.label_weight * losses.label_loss(
