@@ -37,6 +37,7 @@ NOT_SWEPT = (
     "windows.stage_groups",
     "student",
     "distill",
+    "prune",
     "quantize",
     "evaluate",
     "gates",

@@ -201,7 +201,7 @@ def _doing(command: Sequence[str], what: str, environment: Environment, lock: IO
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=(lock.fileno(),),
-            env=inherited | {"PYTHONNOUSERSITE": "1"},
+            env=inherited | {"PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"},  # nothing of the folder it is called from
         )
         try:
             while process.poll() is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -157,7 +157,7 @@ def touching(graph: Graph, wide: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _asked_for(wide: Iterable[str], only: Iterable[str] | None, left_float: Iterable[str]) -> Any:
+def _asked_for(wide: Collection[str], only: Iterable[str] | None, left_float: Iterable[str]) -> Any:
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     every, product = qtyping.TFLOperationName.ALL_SUPPORTED, qtyping.TFLOperationName.BATCH_MATMUL
@@ -178,6 +178,11 @@ def _asked_for(wide: Iterable[str], only: Iterable[str] | None, left_float: Iter
         add(where, 8)
     for name in wide:
         add(_exactly(name), 16)
+    if (
+        wide
+    ):  # the ends bear the names of ops that may have 16 bits, and are int8 all the same; the later pattern counts
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            asked.add_static_config(regex="", operation_name=end, activation_num_bits=8, weight_num_bits=8)
     for name in left_float:
         asked.add_quantization_config(
             regex=_exactly(name),

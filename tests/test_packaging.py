@@ -150,7 +150,7 @@ def test_arrows_point_down_only() -> None:
     assert upwards == []
 
 
-BESIDE = {("export", "firmware_bridge"), ("firmware_bridge", "hardware")}
+BESIDE = {("export", "firmware_bridge"), ("export", "hardware"), ("firmware_bridge", "hardware")}
 """Who may use whom within the layer of what leaves the workstation."""
 
 

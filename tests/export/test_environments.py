@@ -51,7 +51,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def printed(python: Path, code: str) -> str:
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([python, "-P", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_environment_is_made_once_and_found_again(index: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from embridge_edge.export.comparing import compare_runtimes, layer_errors
 from embridge_edge.export.flatbuffer import repack_inline
 from embridge_edge.export.mixing import Budget, mixes
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
-from embridge_edge.export.quantizing import from_quantizer, layers_of, quantize_tflite
+from embridge_edge.export.quantizing import can_be_wide, from_quantizer, layers_of, quantize_tflite, touching
 from embridge_edge.export.ranges import kinds_of, observed, ranges_of
 from embridge_edge.export.reading import dequantize_values
 from embridge_edge.export.running import RUNTIMES, Runtime, layer_values, run_onnx, run_tflite, tflm_arena_bytes
@@ -155,6 +155,16 @@ def test_wide_layers_have_sixteen_bits_and_the_rest_eight(exported: Exported) ->
     assert compare_runtimes(model, exported.windows[:16], others=("tflm",)).max_steps <= 3
     with pytest.raises(EdgeError, match=r"No layer that can have 16 bits is named '9\*'; choose among 01_conv_2d"):
         quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(wide=("9*",)))
+
+
+def test_every_layer_that_may_have_sixteen_bits_can_be_given_them(exported: Exported) -> None:
+    graph = read_graph(exported.float_tflite)
+    names = [name for name in layers_of(graph) if can_be_wide(graph, name)]
+    (end,) = (graph.tensors[index].name for index in graph.outputs)
+    assert any(end in touching(graph, [name]) for name in names)  # which made the output 16 bits wide as well
+    for name in names:
+        model = quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(wide=(name,)))
+        assert run_tflite(model, exported.windows[:2], "litert-ref", raw=True).dtype == np.int8, name
 
 
 def test_bias_correction_gives_every_channel_its_mean_back(exported: Exported) -> None:

@@ -1,0 +1,308 @@
+"""What each way of making a student smaller costs and keeps, on what a bundle's students have not seen.
+
+    embridge-edge deploy --data myo_readings/ --recipe armband-m4 --out build/myo
+    python benchmarks/compression_table.py build/myo --out build/compression --picture build/compression.svg
+
+A bundle is what `deploy` wrote, with its workspace: its teachers, students and int8 models are judged as they are, and from each student are made
+
+* `qat int8`: trained on with the rounding of int8 (`[quantize.qat]`);
+* `mixed`: layers taken to 16 bits one after the other, on windows of the training side, until none takes off LEAST_GAIN of the damage;
+* `pruned`: units cut (`[prune]`), what is left distilled again, and its int8.
+
+Every division that the bundle holds is taken, every fold of it with models of its own, under the recipe's own values and the defaults of what
+the recipe does not say; nothing is chosen on the judged side. Accuracy is balanced, a mean over wearers with a 95 % bootstrap interval; a
+difference is to the float twin, wearer by wearer, with the interval of `embridge_edge.learning.paired`. `--json` keeps all of it.
+What is finished stays in --out, and a second run takes it from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from embridge_edge.artifacts import read_json, sha256_of_file
+from embridge_edge.calibration.selection import select_windows
+from embridge_edge.errors import EdgeError
+from embridge_edge.export.mixing import LEAST_GAIN, mixes
+from embridge_edge.export.quantized import load_quantized, save_quantized
+from embridge_edge.export.ranges import ranges_in
+from embridge_edge.firmware_bridge.graph import read_graph
+from embridge_edge.learning.evaluation import Score
+from embridge_edge.learning.judge import Answers, Judgement, answer, joined, judge
+from embridge_edge.learning.loop import Run
+from embridge_edge.learning.paired import Difference, paired_difference
+from embridge_edge.learning.splits import make_splits
+from embridge_edge.learning.windows import WindowSet
+from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+from embridge_edge.progress import SILENT
+from embridge_edge.recipe import PrunePlan, QatPlan, Recipe, recipe_from_dict
+from embridge_edge.verbs.models import embed_windows, open_model
+from embridge_edge.verbs.prune import pruned
+from embridge_edge.verbs.quantize import quantized
+from embridge_edge.verbs.rounding import decider
+from embridge_edge.verbs.workflow import Job, job_for
+from embridge_edge.verbs.workspace import Workspace
+
+TWINS = {
+    "student": "teacher",
+    "int8": "student",
+    "qat int8": "student",
+    "mixed": "student",
+    "pruned": "student",
+    "pruned int8": "pruned",
+}
+METRIC = "balanced_accuracy"
+MIXING_WINDOWS = 300
+MOST_WIDE = 6
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a form of a network takes: parameters, multiply-accumulates of a window, and bytes of its file (float32 parameters for a checkpoint)."""
+
+    parameters: int
+    macs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One form on one division."""
+
+    split: str
+    form: str
+    accuracy: float
+    low: float | None
+    high: float | None
+    wearers: int
+    windows: int
+    flips: float | None
+    error: float | None
+    size: Size
+    difference: Difference | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What deploy left, open."""
+
+    folder: Path
+    name: str
+    recipe: Recipe
+    seed: int
+    windows: WindowSet
+    report: dict[str, Any]
+
+    def folds(self, split: str) -> list[str]:
+        """Names of a division's models: one for each fold."""
+        work = self.folder / "work"
+        if (work / f"{split}.student").is_dir():
+            return [split]
+        return sorted(path.name.removesuffix(".student") for path in work.glob(f"{split}-*.student"))
+
+    def made(self, tag: str, kind: str) -> Path:
+        return self.folder / "work" / f"{tag}.{kind}"
+
+
+def opened(folder: Path) -> Bundle:
+    if not (folder / "work" / "windows").is_dir() or not (folder / "report.json").is_file():
+        raise EdgeError(f"{folder} holds no report and workspace of deploy; run embridge-edge deploy --out {folder}.")
+    report = read_json(folder / "report.json")
+    recipe = recipe_from_dict(report["recipe"])
+    name = f"{report['data']['name']}, {recipe.name}"
+    return Bundle(folder, name, recipe, report["seed"], WindowSet.load(folder / "work" / "windows"), report)
+
+
+def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: float) -> Iterator[tuple[str, Path]]:
+    """Every form of one fold's models, made where it is not there yet."""
+    plan, seed = bundle.recipe, bundle.seed
+    if bundle.made(tag, "supervised").is_dir():
+        yield "supervised", bundle.made(tag, "supervised")
+    for form, kind in (("teacher", "teacher"), ("student", "student"), ("int8", "int8")):
+        yield form, bundle.made(tag, kind)
+    student = load_checkpoint(bundle.made(tag, "student"))
+    teacher = load_checkpoint(bundle.made(tag, "teacher"))
+    inputs = [sha256_of_file(bundle.made(tag, kind) / "model.safetensors") for kind in ("teacher", "student")]
+
+    def step(name: str, how: object, make: Callable[[Path], None]) -> Path:
+        return workspace.step(f"{bundle.folder.name}.{tag}.{name}", [inputs, plan.to_dict(), how, share], make)[0]
+
+    trained = replace(plan.quantize, qat=plan.quantize.qat or QatPlan(), wide=(), bias_correction=False)
+    qat = replace(plan, quantize=trained)
+    yield (
+        "qat int8",
+        step("qat", asdict(trained), lambda to: save_quantized(quantized(job, student, qat, seed), to)),
+    )
+
+    def mix(to: Path) -> None:
+        plain = load_quantized(bundle.made(tag, "int8"))
+        some = select_windows(job.windows, job.train, MIXING_WINDOWS, seed + 1)
+        inputs = job.windows.with_chain(student.chain).inputs(some)
+        curve = mixes(plain.float32, ranges_in(plain.int8), inputs, decider(student), most=MOST_WIDE)
+        wide = replace(plan, quantize=replace(plan.quantize, qat=None, wide=curve[-1].wide))
+        save_quantized(quantized(job, student, wide, seed), to)
+        (to / "curve.json").write_text(json.dumps([one.to_json() for one in curve], indent=1) + "\n")
+
+    yield "mixed", step("mixed", [MIXING_WINDOWS, MOST_WIDE, LEAST_GAIN], mix)
+    how = plan.prune or PrunePlan()
+    smaller = replace(plan, prune=how, quantize=replace(plan.quantize, qat=None))
+
+    def prune(to: Path) -> None:
+        run = Run(seed, f"{tag} pruned", workspace.state(f"{bundle.folder.name}.{tag}.pruned"), inputs[1], SILENT)
+        save_checkpoint(pruned(job, student, teacher, smaller, run, share=share)[0], to)
+
+    small = step("pruned", asdict(how), prune)
+    yield "pruned", small
+
+    def quantize(to: Path) -> None:
+        save_quantized(quantized(job, load_checkpoint(small), smaller, seed), to)
+
+    yield "pruned int8", step("pruned-int8", asdict(how), quantize)
+
+
+def size_of(folder: Path, windows: WindowSet, twin: Size | None) -> Size:
+    """Of a checkpoint: what takes part in a window's embedding. Of an int8 model: its file, with the parameters of its float twin."""
+    if twin is not None and (folder / "student_int8.tflite").is_file():
+        content = (folder / "student_int8.tflite").read_bytes()
+        return Size(twin.parameters, sum(op.macs for op in read_graph(content).ops), len(content))
+    network = load_checkpoint(folder).network()
+    with FlopCounterMode(display=False) as counter:
+        said = network(torch.zeros(1, *windows.chain.input_shape))
+    said.sum().backward()
+    parameters = sum(one.numel() for one in network.parameters() if one.grad is not None)
+    return Size(parameters, counter.get_total_flops() // 2, 4 * parameters)
+
+
+def rows_of(bundle: Bundle, split: str, workspace: Workspace, *, first: bool) -> list[Row]:
+    """The table of one division."""
+    answers: dict[str, list[Answers]] = {}
+    sizes: dict[str, Size] = {}
+    divisions = make_splits(bundle.windows, split, bundle.recipe.evaluate.folds)
+    share = 1.0 if first else bundle.recipe.evaluate.fold_share
+    for tag, division in zip(bundle.folds(split), divisions, strict=True):
+        job = job_for(bundle.windows, division, bundle.recipe)
+        for form, folder in forms_made(bundle, tag, job, workspace, share):
+            model = open_model(folder)
+            said = embed_windows(model, job.windows, job.test)
+            answers.setdefault(form, []).append(answer(form, split, job.windows, job.test, said, model.heads))
+            sizes.setdefault(form, size_of(folder, job.windows, sizes.get(TWINS.get(form, ""))))
+        print(f"{bundle.name}, {tag}: {time.strftime('%H:%M:%S')}", flush=True)
+    whole = [joined(parts) for form, parts in answers.items() if len(parts) == len(divisions)]
+    # Embeddings of different folds are different spaces, each compared with its own twin's.
+    found = judge(bundle.windows, whole, bundle.name, bundle.recipe.windows.hold_out_gestures, bundle.seed, TWINS)
+    return [_row(found, split, one.model, sizes[one.model]) for one in whole if found.value(one.model, split, METRIC)]
+
+
+def _row(found: Judgement, split: str, form: str, size: Size) -> Row:
+    (result,) = (r for r in found.results if (r.model, r.split, r.metric) == (form, split, METRIC))
+    scores = [
+        Score(arm=row["model"], seed=0, wearer=row["wearer"], group=split, metric=METRIC, value=row["value"])
+        for row in found.per_wearer
+        if (row["split"], row["metric"]) == (split, METRIC)
+    ]
+    twin = TWINS.get(form)
+    return Row(
+        split,
+        form,
+        result.value,
+        result.ci_low,
+        result.ci_high,
+        result.n_groups,
+        result.n,
+        found.value(form, split, "class_flips"),
+        found.value(form, split, "mean_removed_error"),
+        size,
+        paired_difference(scores, form, twin, split, METRIC) if twin else None,
+    )
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| unseen | form | parameters | bytes | thousand MACs | balanced accuracy | beside | difference | class flips | mean-removed error |",
+        "|---|---|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        size, gap = row.size, row.difference
+        spread = "" if row.low is None else f" [{row.low:.3f}, {row.high:.3f}]"
+        beside = "–" if gap is None else gap.reference
+        difference = "–"
+        if gap is not None:
+            around = "" if gap.ci_low is None else f" [{gap.ci_low:+.4f}, {gap.ci_high:+.4f}]"
+            difference = f"{gap.value:+.4f}{around} {gap.verdict}"
+        alike = row.form not in ("teacher", "supervised", "student", "pruned")
+        flips = f"{100 * row.flips:.2f} %" if alike and row.flips is not None else "–"
+        error = f"{row.error:.3f}" if alike and row.error is not None else "–"
+        lines.append(
+            f"| {row.split} ({row.wearers} wearers, {row.windows:,} windows) | {row.form} | {size.parameters:,} | {size.size_bytes:,} "
+            f"| {size.macs / 1000:,.0f} | {row.accuracy:.3f}{spread} | {beside} | {difference} | {flips} | {error} |"
+        )
+    return "\n".join(lines)
+
+
+def picture(tables: dict[str, list[Row]], file: Path) -> None:
+    """Accuracy against bytes, one panel for each bundle and division."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    panels = [(name, split) for name, rows in tables.items() for split in dict.fromkeys(row.split for row in rows)]
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 3.8), layout="constrained", squeeze=False, sharey=True
+    )
+    for axis, (name, split) in zip(axes[0], panels, strict=True):
+        rows = [row for row in tables[name] if row.split == split]
+        for row in rows:
+            whisker = None
+            if row.low is not None and row.high is not None:
+                whisker = [[row.accuracy - row.low], [row.high - row.accuracy]]
+            place = [row.size.size_bytes / 1000]
+            axis.errorbar(place, [row.accuracy], whisker, fmt="o", capsize=2, label=row.form, markersize=5)
+        axis.set_xscale("log")
+        axis.set_xlabel("kB: float32 parameters, or the int8 file")
+        axis.set_title(f"{name}\nunseen {split}, {rows[0].wearers} wearers, 95 % over wearers", loc="left", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("balanced accuracy")
+    axes[0][-1].legend(frameon=False, fontsize=7, loc="lower right")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    parser.add_argument("--out", type=Path, default=Path("build/compression"))
+    parser.add_argument("--splits", help="only these of the bundle's divisions, with commas between them")
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    tables: dict[str, list[Row]] = {}
+    try:
+        for folder in asked.bundles:
+            bundle = opened(folder)
+            held = list(dict.fromkeys(result["split"] for result in bundle.report["results"]))
+            chosen = [split for split in held if not asked.splits or split in asked.splits.split(",")]
+            workspace = Workspace(asked.out, SILENT)
+            rows = [row for split in chosen for row in rows_of(bundle, split, workspace, first=split == held[0])]
+            tables[bundle.name] = rows
+            print(f"\n{bundle.name}, seed {bundle.seed}\n\n{table(rows)}\n", flush=True)
+    except EdgeError as error:
+        parser.exit(2, f"{error}\n")
+    if asked.picture:
+        picture(tables, asked.picture)
+    if asked.json:
+        asked.json.write_text(
+            json.dumps({name: [asdict(row) for row in rows] for name, rows in tables.items()}, indent=1)
+        )
+
+
+if __name__ == "__main__":
+    main()
