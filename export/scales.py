@@ -20,6 +20,21 @@ BOUNDED = ("SOFTMAX", "LOGISTIC", "TANH", "Softmax", "Sigmoid", "Tanh")
 TYING = ("CONCATENATION", "PACK", "MAXIMUM", "MINIMUM")
 """Ops whose kernels want all that they read in the scale of what they write."""
 
+KEEPING = frozenset(
+    {
+        "AVERAGE_POOL_2D",
+        "MAX_POOL_2D",
+        "REDUCE_MIN",
+        "REDUCE_MAX",
+        "SPLIT",
+        "MIRROR_PAD",
+        "SPACE_TO_DEPTH",
+        "RESIZE_BILINEAR",
+    }
+    | {"RESIZE_NEAREST_NEIGHBOR", "GATHER", "GATHER_ND", "UNPACK", "BROADCAST_TO"}
+)
+"""Ops that compute or choose, and whose kernels want what they write in the scale of what they read."""
+
 PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -51,7 +66,16 @@ def scale_faults(graph: Graph, ranges: Mapping[str, Range]) -> Iterator[str]:
                 product = given.scales[0] * np.asarray(weights.scales)
                 if not np.allclose(bias.scales, product, rtol=1e-5, atol=0):
                     yield f"the bias of {_written(graph, op).name} is not in steps of its input times its weights"
-    fixed = {_written(graph, op).name for op in graph.ops if op.name in MOVING or op.name in BOUNDED}
+    for op in graph.ops:
+        given = [graph.tensors[index] for index in op.inputs if graph.tensors[index].type == _written(graph, op).type]
+        if op.name in KEEPING and _written(graph, op).scales not in [one.scales for one in given]:
+            yield f"{_written(graph, op).name} is not in the scale of what {op.name} reads"
+    fixed = {
+        graph.tensors[index].name
+        for op in graph.ops
+        if op.name in MOVING or op.name in BOUNDED or op.name in KEEPING
+        for index in op.outputs
+    }
     tied = {index: _written(graph, op).name for op in graph.ops if op.name in TYING for index in op.inputs}
     for tensor in graph.tensors:
         if tensor.name in ranges and tensor.name not in fixed and tensor.scales and not tensor.is_float:

@@ -47,11 +47,13 @@ class Observed:
     counts: Counts = field(default_factory=lambda: np.zeros(BINS))
 
     def see_extremes(self, values: Floats) -> None:
-        """First pass: `[windows, …]`."""
+        """First pass: `[windows, …]`. Infinity is what a maximum is padded with, and says nothing about a range; NaN stays and is refused."""
         flat = values.reshape(len(values), -1)
-        lows, highs = flat.min(axis=1), flat.max(axis=1)
-        self.low, self.high = min(self.low, float(lows.min())), max(self.high, float(highs.max()))
-        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+        finite = ~np.isinf(flat)
+        lows = flat.min(axis=1, where=finite, initial=np.inf)
+        highs = flat.max(axis=1, where=finite, initial=-np.inf)
+        self.low, self.high = float(np.minimum(self.low, lows.min())), float(np.maximum(self.high, highs.max()))
+        for low, high in zip(lows[finite.any(axis=1)].tolist(), highs[finite.any(axis=1)].tolist(), strict=True):
             first = np.isnan(self.mean_low)
             self.mean_low = low if first else MOVING * self.mean_low + (1 - MOVING) * low
             self.mean_high = high if first else MOVING * self.mean_high + (1 - MOVING) * high
@@ -59,7 +61,7 @@ class Observed:
     def count(self, values: Floats) -> None:
         """Second pass, when low and high are known."""
         if self.high > self.low:
-            places = (values.reshape(-1).astype(np.float64) - self.low) * (BINS / (self.high - self.low))
+            places = (values[~np.isinf(values)].astype(np.float64) - self.low) * (BINS / (self.high - self.low))
             self.counts += np.bincount(np.minimum(places.astype(np.int64), BINS - 1), minlength=BINS)
 
     @property

@@ -311,9 +311,13 @@ def test_int8_through_onnx_is_as_near_to_float_as_int8_of_the_torch_module(famil
         return mean_removed_error(expected, run_tflite(int8, judged, "litert-ref"))
 
     through_onnx = error(to_tflite(student_module(model, chain()), (1, STEPS, CHANNELS)))
-    direct = error(to_tflite(LaidOut(net).eval(), (1, STEPS, CHANNELS)))
-    assert through_onnx < 1.3 * direct + 0.01
     assert through_onnx < 0.5
+    bare = to_tflite(LaidOut(net).eval(), (1, STEPS, CHANNELS))
+    if family == "over time":  # torch's own leaky ReLU has no int8 kernel; through ONNX it is made of ops that have one
+        with pytest.raises(EdgeError, match=r"stayed float .*LEAKY_RELU"):
+            error(bare)
+    else:
+        assert through_onnx < 1.3 * error(bare) + 0.01
 
 
 def test_scores_behind_an_embedding_become_rows_of_the_head(tmp_path: Path) -> None:
