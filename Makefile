@@ -29,8 +29,8 @@ help: ## Say what can be made (the default).
 
 demo: $(STAMP) ## Simulated recordings to a checked bundle: build/demo/report.html and manifest.json.
 	@mkdir -p "$(DEMO)"
-	[ -d "$(DEMO)/recordings" ] || $(RUN) -m embridge_edge synth --out "$(DEMO)/recordings" --wearers 6 --seconds 120
-	$(RUN) -m embridge_edge deploy --data "$(DEMO)/recordings" --recipe demo --out "$(DEMO)" --force
+	[ -d "$(DEMO)-recordings" ] || $(RUN) -m embridge_edge synth --out "$(DEMO)-recordings" --wearers 6 --seconds 120
+	$(RUN) -m embridge_edge deploy --data "$(DEMO)-recordings" --recipe demo --out "$(DEMO)"
 	echo "Open $(DEMO)/report.html; $(DEMO)/manifest.json lists what was made."
 
 test: $(STAMP) compiler arm chromium postgresql lint types ## The fast suite: ruff, mypy on the installed wheel, quick tests; no shared data.

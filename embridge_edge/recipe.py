@@ -570,6 +570,12 @@ class Recipe:
     benchmark: BenchmarkPlan = field(default_factory=BenchmarkPlan)
     arms: Mapping[str, Arm] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        budget = self.prune is not None and self.prune.budget is not None
+        if self.student.family == "transformer" and (self.quantize.equalise or budget):
+            key = "equalise in [quantize]" if self.quantize.equalise else "budget in [prune]"
+            raise EdgeError(f"{key} is for a convolutional student; leave it out, or set family to conv in [student].")
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

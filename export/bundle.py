@@ -170,7 +170,7 @@ def _walk(folder: Path) -> tuple[set[str], list[Problem]]:
                 path = f"{below}{entry.name}"
                 if entry.is_symlink():
                     odd.append(Problem(path, "is a symbolic link; a bundle holds plain files only"))
-                elif entry.is_dir(follow_symlinks=False):
+                elif entry.is_dir(follow_symlinks=False) and path not in (MANIFEST, SIGNATURE):
                     if path != WORKSPACE:
                         left.append(f"{path}/")
                 elif entry.is_file(follow_symlinks=False):

@@ -214,7 +214,9 @@ def _port(value: Any) -> Port:
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     shape = None
     if tensor.HasField("shape"):
-        shape = tuple(axis.dim_value if axis.HasField("dim_value") else None for axis in tensor.shape.dim)
+        shape = tuple(
+            axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim
+        )  # some write -1 for free
     return Port(value.name, shape, {"float": "float32"}.get(kind, kind))
 
 

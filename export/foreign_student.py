@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.export.agreement import LARGEST_CONVERSION_ERROR, conversion_error
 from embridge_edge.export.foreign import ForeignModel, before_softmax, session_of, teaching, with_outputs
 from embridge_edge.features.chain import SignalChain
 
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Floats = npt.NDArray[np.float32]
-
-LARGEST_CONVERSION_ERROR = 1e-4
-"""Of float TFLite against ONNX Runtime, as a share of the largest output: two libraries' float kernels differ by some 1e-6."""
 
 
 def student_output(model: ForeignModel) -> str:
@@ -160,8 +158,7 @@ def refuse_other_numbers(model: ForeignModel, expected: Floats, converted: bytes
     """
     from embridge_edge.export.running import run_tflite
 
-    actual = run_tflite(converted, windows)
-    error = float(np.abs(actual - expected).max()) / (float(np.abs(expected).max()) or 1.0)
+    error = conversion_error(expected, run_tflite(converted, windows))
     if not error <= LARGEST_CONVERSION_ERROR:
         raise EdgeError(
             f"TFLite differs from {model.file.path} on ONNX Runtime by {error:.1e} of its largest output (allowed "

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError, one_line
+from embridge_edge.export.agreement import LARGEST_CONVERSION_ERROR, conversion_error
 from embridge_edge.quiet import silenced
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 BATCH_AXIS = "batch"
-# ONNX Runtime's float kernels against torch's: a student of four convolutions differs by 1e-6 of the largest output.
-LARGEST_CONVERSION_ERROR = 1e-4
 
 
 def to_onnx(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
@@ -45,9 +44,7 @@ def to_onnx(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
     model = _converted(module, example[:2])
     with torch.no_grad():
         expected = module(example).numpy()
-    actual = run_onnx(model, example.numpy())
-    scale = float(np.abs(expected).max()) or 1.0
-    error = float(np.abs(actual - expected).max()) / scale if actual.shape == expected.shape else float("inf")
+    error = conversion_error(expected, run_onnx(model, example.numpy()))
     if not error <= LARGEST_CONVERSION_ERROR:
         raise EdgeError(
             f"The converted ONNX model differs from the torch module by {error:.1e} of its largest output (allowed "

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError, one_line
+from embridge_edge.export.agreement import LARGEST_CONVERSION_ERROR, conversion_error
 from embridge_edge.export.environments import Environment, interpreter_of
 from embridge_edge.export.flatbuffer import with_readable_names
-from embridge_edge.export.onnx import LARGEST_CONVERSION_ERROR, parsed
+from embridge_edge.export.onnx import parsed
 from embridge_edge.export.running import run_onnx, run_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.progress import SILENT, Progress
@@ -160,10 +161,7 @@ def _reason(text: str, status: int) -> str:
 
 
 def _refuse_other_numbers(onnx: bytes, made: bytes, windows: Floats) -> None:
-    expected = run_onnx(onnx, windows)
-    actual = run_tflite(made, windows)
-    largest = float(np.abs(expected).max()) or 1.0
-    error = float(np.abs(actual - expected).max()) / largest if actual.shape == expected.shape else float("inf")
+    error = conversion_error(run_onnx(onnx, windows), run_tflite(made, windows))
     if not error <= LARGEST_CONVERSION_ERROR:
         raise EdgeError(
             f"What onnx2tf made differs from the ONNX model by {error:.1e} of its largest output (allowed "

@@ -395,7 +395,7 @@ def _expand(node: Node, x: Tensor, *_: Tensor) -> Tensor:
 
 
 def _concat(node: Node, *given: Tensor) -> Tensor:
-    axis = node.attributes["axis"]
+    axis = node.attributes["axis"] % (given[0].dim() - node.lifted)
     return torch.cat(given, dim=axis + 1 if node.lifted and axis == 2 else axis)
 
 

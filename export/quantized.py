@@ -13,11 +13,12 @@ import numpy.typing as npt
 from embridge_edge.artifacts import folder_written_by_rename, read_json, write_json
 from embridge_edge.compression.equalising import equalised
 from embridge_edge.compression.folding import folded
+from embridge_edge.compression.observers import Range
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
-from embridge_edge.export.ranges import observed, ranges_of
+from embridge_edge.export.ranges import observed, ranges_in, ranges_of
 from embridge_edge.export.readback import Asked, refuse_unless_sound
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
@@ -44,6 +45,7 @@ class QuantizedModel:
         onnx: the float ONNX model, likewise.
         calibration: float32 `[n, steps, columns]`, the windows that set the ranges, already through the chain.
         coverage: what those windows cover (`calibration.selection.Coverage.to_json`).
+        ranges: what each int8 activation holds, by name: `export` reads the file back against them.
     """
 
     int8: bytes
@@ -51,6 +53,7 @@ class QuantizedModel:
     onnx: bytes
     calibration: Floats
     coverage: Mapping[str, Any]
+    ranges: Mapping[str, Range]
 
 
 def quantize_student(
@@ -66,15 +69,7 @@ def quantize_student(
         calibration: float32 `[n, steps, columns]`, inputs of the network.
         tune: what trains the student with rounding, for a plan with `qat`.
     """
-    network, shape = folded(student), (1, *student.chain.input_shape)
-    if plan.equalise:
-        import torch
-
-        if not isinstance(network, Student):
-            raise EdgeError(
-                "equalise evens out convolutions, and this student is a Transformer; leave it out of [quantize]."
-            )
-        network = equalised(network, torch.from_numpy(calibration))
+    network, shape = _network(student, calibration, plan), (1, *student.chain.input_shape)
     about = student.child_metadata()
     if tune is None:
         return quantize_module(network, shape, about, calibration, coverage, plan)
@@ -88,6 +83,25 @@ def quantize_student(
     network = fake.trained()
     made = carried(fake, placement, calibration)
     return _kept(network, shape, made.int8, made.float32, about, calibration, coverage, plan)
+
+
+def plain_int8(student: Checkpoint, calibration: Floats, plan: QuantizePlan) -> bytes:
+    """The int8 `.tflite` that `quantize_student` makes without training: bare, and for comparison alone, since nothing reads it back."""
+    network = _network(student, calibration, plan)
+    return quantize_tflite(to_tflite(network, (1, *student.chain.input_shape)), calibration, plan)
+
+
+def _network(student: Checkpoint, calibration: Floats, plan: QuantizePlan) -> AnyStudent:
+    network = folded(student)
+    if not plan.equalise:
+        return network
+    import torch
+
+    if not isinstance(network, Student):
+        raise EdgeError(
+            "equalise evens out convolutions, and this student is a Transformer; leave it out of [quantize]."
+        )
+    return equalised(network, torch.from_numpy(calibration))
 
 
 def quantize_module(
@@ -126,14 +140,18 @@ def _kept(
         "quantization": {"scheme": "static int8", **asdict(plan), "windows": len(calibration)}
     }
     ends = (tuple(shape[1:]), tuple(read_graph(bare).tensors[read_graph(bare).outputs[0]].shape[1:]))
-    refuse_unless_sound("The int8 model", int8, Asked(*ends, int8=True), calibration)
-    return QuantizedModel(
+    model = QuantizedModel(
         int8=metadata.attach(int8, {**about, "provenance": provenance}),
         float32=metadata.attach(bare, about),
         onnx=metadata.attach(to_onnx(network, shape), about),
         calibration=calibration,
         coverage=coverage,
+        ranges=ranges_in(int8),
     )
+    refuse_unless_sound("The int8 model", model.int8, Asked(*ends, int8=True, ranges=model.ranges), calibration)
+    for name, content in (("The float TFLite model", model.float32), ("The ONNX model", model.onnx)):
+        refuse_unless_sound(name, content, Asked(*ends, int8=False), calibration)
+    return model
 
 
 QUANTIZED_FILES = ("student_int8.tflite", "student.tflite", "student.onnx", "calibration.safetensors", "quantized.json")
@@ -148,7 +166,8 @@ def save_quantized(model: QuantizedModel, folder: Path) -> None:
         (temporary / "student.tflite").write_bytes(model.float32)
         (temporary / "student.onnx").write_bytes(model.onnx)
         save_file({"windows": np.ascontiguousarray(model.calibration)}, temporary / "calibration.safetensors")
-        write_json(temporary / "quantized.json", {"coverage": dict(model.coverage)})
+        about = {"coverage": dict(model.coverage), "ranges": {name: list(ends) for name, ends in model.ranges.items()}}
+        write_json(temporary / "quantized.json", about)
 
 
 def load_quantized(folder: Path) -> QuantizedModel:
@@ -161,12 +180,14 @@ def load_quantized(folder: Path) -> QuantizedModel:
     from safetensors.numpy import load_file
 
     try:
+        about = read_json(folder / "quantized.json")
         return QuantizedModel(
             int8=(folder / "student_int8.tflite").read_bytes(),
             float32=(folder / "student.tflite").read_bytes(),
             onnx=(folder / "student.onnx").read_bytes(),
             calibration=load_file(folder / "calibration.safetensors")["windows"],
-            coverage=read_json(folder / "quantized.json")["coverage"],
+            coverage=about["coverage"],
+            ranges={name: (ends[0], ends[1]) for name, ends in about["ranges"].items()},
         )
     except (FileNotFoundError, KeyError, SafetensorError) as error:
         raise EdgeError(f"{folder} is no quantized model ({error}); run quantize again.") from None

@@ -67,8 +67,8 @@ def scale_faults(graph: Graph, ranges: Mapping[str, Range]) -> Iterator[str]:
                 if not np.allclose(bias.scales, product, rtol=1e-5, atol=0):
                     yield f"the bias of {_written(graph, op).name} is not in steps of its input times its weights"
     for op in graph.ops:
-        given = [graph.tensors[index] for index in op.inputs if graph.tensors[index].type == _written(graph, op).type]
-        if op.name in KEEPING and _written(graph, op).scales not in [one.scales for one in given]:
+        alike = [graph.tensors[index] for index in op.inputs if graph.tensors[index].type == _written(graph, op).type]
+        if op.name in KEEPING and _written(graph, op).scales not in [one.scales for one in alike]:
             yield f"{_written(graph, op).name} is not in the scale of what {op.name} reads"
     fixed = {
         graph.tensors[index].name

@@ -109,7 +109,8 @@ def sensitivity(
     found = []
     with progress.bar("sensitivity", len(layers), "layer") as advance:
         for name, op in layers.items():
-            constants = [graph.tensors[index] for index in op.inputs if index >= 0 and graph.tensors[index].is_constant]
+            operands = [graph.tensors[index] for index in op.inputs[:2]]  # a bias is the third, and int32
+            constants = [tensor for tensor in operands if tensor.is_constant]
             weights = sum(tensor.elements for tensor in constants)
             found.append(
                 LayerDamage(

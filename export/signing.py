@@ -39,7 +39,10 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         raise EdgeError(f"Others may use the private key {path} (its mode is {mode:03o}); run chmod 600 {path}.")
     if b"PUBLIC KEY" in content:
         raise EdgeError(f"{path} is a public key; sign with the private one that it belongs to.")
-    passphrase = os.environ.get(PASSPHRASE) if b"ENCRYPTED" in content else None
+    if b"BEGIN OPENSSH" in content or b"-----BEGIN" not in content:
+        kind = "has OpenSSH's own form" if b"BEGIN OPENSSH" in content else "is no PEM file"
+        raise EdgeError(f"The key {path} {kind}; convert it to PKCS #8 in PEM, or make one with {MAKE_KEY} KEY.")
+    passphrase = (os.environ.get(PASSPHRASE) or None) if b"ENCRYPTED" in content else None
     if b"ENCRYPTED" in content and passphrase is None:
         raise EdgeError(f"{path} is encrypted; put its passphrase into the environment variable {PASSPHRASE}.")
     try:
@@ -77,6 +80,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 def _read(path: Path, otherwise: str) -> bytes:
     try:
+        if not path.is_file():
+            path.stat()  # says what is wrong where there is nothing
+            raise EdgeError(f"The key {path} is no plain file; {otherwise}.")
         return path.read_bytes()
     except OSError as error:
         raise EdgeError(f"Cannot read the key {path}: {error.strerror}; {otherwise}.") from None

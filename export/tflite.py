@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embridge_edge.errors import EdgeError, one_line
+from embridge_edge.export.agreement import LARGEST_CONVERSION_ERROR, conversion_error
 from embridge_edge.export.flatbuffer import with_readable_names
 from embridge_edge.quiet import silenced
 
 if TYPE_CHECKING:
     import torch
-
-# Float kernels of two libraries: a student of four convolutions differs by 1e-6 of the largest output.
-LARGEST_CONVERSION_ERROR = 1e-4
 
 
 def to_tflite(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
@@ -39,9 +37,7 @@ def to_tflite(module: torch.nn.Module, example_shape: Sequence[int]) -> bytes:
     with torch.no_grad():
         expected = module(example).numpy()
     model = with_readable_names(_converted(module, example))
-    actual = run_tflite(model, example.numpy())
-    scale = float(np.abs(expected).max()) or 1.0
-    error = float(np.abs(actual - expected).max()) / scale if actual.shape == expected.shape else float("inf")
+    error = conversion_error(expected, run_tflite(model, example.numpy()))
     if not error <= LARGEST_CONVERSION_ERROR:
         raise EdgeError(
             f"The converted model differs from the torch module by {error:.1e} of its largest output (allowed "

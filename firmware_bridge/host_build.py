@@ -54,8 +54,11 @@ def compile_shared(
 
 
 def has_aarch64() -> bool:
-    """Whether `run_example` can run a program of AArch64 here."""
-    return all(shutil.which(tool) for tool in AARCH64)
+    """Whether `run_example` can run a program of AArch64 here: Debian packs the compiler's C library apart."""
+    if not all(shutil.which(tool) for tool in AARCH64):
+        return False
+    asked = [AARCH64[0], "-print-file-name=libc.a"]
+    return Path(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()).is_absolute()
 
 
 def run_example(files: Mapping[str, str], main: str, *, aarch64: bool = False) -> int:

@@ -258,7 +258,8 @@ def _counts(shape: AnyShape, plan: PrunePlan, keep: float) -> dict[str, int]:
     for group in groups:
         matching = [share for pattern, share in plan.layers.items() if fnmatchcase(group.name, pattern)]
         step = STEP if group.kind in ("channels", "hidden units") else 1
-        wanted = step * round((matching[-1] if matching else keep) * group.units / step)
+        share = matching[-1] if matching else keep
+        wanted = step * round(share * group.units / step) if share < 1 else group.units
         counts[group.name] = min(group.units, max(step, wanted))
     if isinstance(shape, StudentShape):
         _keep_apart(shape, groups, counts)

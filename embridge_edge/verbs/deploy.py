@@ -32,8 +32,14 @@ from embridge_edge.verbs.measuring import (
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
 from embridge_edge.verbs.processes import do_all
 from embridge_edge.verbs.rounding import refuse_without_nncf
-from embridge_edge.verbs.workflow import about_data, licence_of, recordings_step, windows_step
-from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_inside
+from embridge_edge.verbs.workflow import (
+    SCORES_ARE_OF_OTHERS,
+    about_data,
+    licence_of,
+    recordings_step,
+    windows_step,
+)
+from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_around, refuse_inside
 
 if TYPE_CHECKING:
     from embridge_edge.learning.windows import WindowSet
@@ -93,16 +99,27 @@ def deploy(
     Raises:
         EdgeError: wrong recipe or recordings, or `out` holds something that deploy did not write.
     """
+    from embridge_edge.compression.pruning import counts_for
+    from embridge_edge.learning.distill import student_shape
+
     started = time.monotonic()
     title = data.resolve().name
     plan = find_recipe(recipe)
     refuse_without_nncf(plan)
+    if plan.distill.score_weight:
+        raise EdgeError(SCORES_ARE_OF_OTHERS)
     foreign = out.is_dir() and any(out.iterdir()) and not (out / WORK).is_dir()
     if out.is_file() or (foreign and not force):
         raise EdgeError(
             f"{out} holds something that deploy did not write; choose another --out, or use it with --force."
         )
     refuse_inside(out, data)
+    for read in (data, *([checkpoint] if checkpoint else [])):
+        refuse_around(out, read)
+    if foreign:
+        progress.say(
+            f"warning: {out} holds other files; they are no part of the bundle, and sign and verify will refuse them."
+        )
     target = find_target(plan.target)
     trained = None if checkpoint is None else _trained_split(checkpoint)
     stamp = fingerprint(data, format)
@@ -110,6 +127,8 @@ def deploy(
     data_sha256 = recordings_step(workspace, data, format, stamp)
     windows, key = windows_step(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
+    if plan.prune is not None:  # what cannot be pruned as asked is refused before hours of training
+        counts_for(student_shape(windows, plan.student, plan.teacher.embedding), plan.prune)
     divisions = _divisions(windows, plan, trained)
     primary = divisions[0]
     supervised = [("supervised",)] if windows.gestures else []
@@ -130,7 +149,8 @@ def deploy(
     for name in WRITTEN_LAST:  # a manifest over other files would be worse than none
         (out / name).unlink(missing_ok=True)
         remove_leftovers(out / name)
-    exported = _ship(workspace, out, primary, ("teacher", "student", *(name for kinds in supervised for name in kinds)))
+    kinds = ("teacher", "student", *(name for names in supervised for name in names))
+    exported = _ship(workspace, out, primary, kinds, plan, given=checkpoint is not None)
     measured, _ = workspace.step(
         "measured",
         [key, exported, plan.to_dict(), target.to_json(), asdict(host_facts()), seed],
@@ -149,7 +169,7 @@ def deploy(
     )
     hurt, _ = workspace.step(
         "sensitivity",
-        [exported, seed],
+        [read_json(primary.folder(workspace, "int8") / "step.json")["key"], seed],
         lambda folder: write_json(
             folder / "sensitivity.json", sensitivity_of_shipped(workspace, windows, primary, plan, seed)
         ),
@@ -211,20 +231,28 @@ def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Di
     ]
 
 
-def _ship(workspace: Workspace, out: Path, primary: Division, kinds: Sequence[str]) -> str:
+def _ship(
+    workspace: Workspace, out: Path, primary: Division, kinds: Sequence[str], plan: Recipe, *, given: bool
+) -> str:
     """Copy what ships out of the workspace: the checkpoints of the first division and every exported file.
+
+    All of it names the recipe of this run, whose target and gates may have changed since a step that does not depend on them: so a second
+    run gives the bytes that a first one would.
+
+    Args:
+        given: whether the teacher was given, and names the recipe that it was trained with.
 
     Returns: a key that stands for the exported files.
     """
-    from embridge_edge.verbs.export import exported_files
+    from embridge_edge.verbs.export import exported_files, under
 
     int8 = primary.folder(workspace, "int8")
 
     def make(folder: Path) -> None:
-        for name, content in exported_files(int8).items():
+        for name, content in exported_files(int8, recipe=plan).items():
             (folder / name).write_bytes(content)
 
-    folder, key = workspace.step("exported", read_json(int8 / "step.json")["key"], make)
+    folder, key = workspace.step("exported", [read_json(int8 / "step.json")["key"], plan.to_dict()], make)
     for name in SHIPPED:
         _copy(folder / name, out / name)
     _copy(int8 / "calibration.safetensors", out / "calibration.safetensors")
@@ -232,9 +260,10 @@ def _ship(workspace: Workspace, out: Path, primary: Division, kinds: Sequence[st
         shutil.rmtree(out / "supervised", ignore_errors=True)
     for kind in kinds:
         source = primary.folder(workspace, kind)
-        for name in CHECKPOINT_FILES:
-            if (source / name).is_file():
-                _copy(source / name, out / kind / name)
+        _copy(source / "model.safetensors", out / kind / "model.safetensors")
+        about = read_json(source / "model.json")
+        remove_leftovers(out / kind / "model.json")
+        write_json(out / kind / "model.json", about if given and kind == "teacher" else under(about, plan))
     return key
 
 
@@ -299,7 +328,9 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
     )
     # A teacher that was given names what it was trained on, which need not be these recordings.
     trained_on = tuple(read_json(out / "teacher" / "model.json")["provenance"].get("parents", ()))
-    evened = (calibration,) if plan.quantize.equalise else ()  # equalising looks at the calibration windows
+    # Equalising looks at the calibration windows, training with rounding at them and at the recordings.
+    trained = (calibration, data_sha256) if plan.quantize.qat else ()
+    evened = trained or ((calibration,) if plan.quantize.equalise else ())
     return [
         *(Part(f"teacher/{name}", "teacher", trained_on) for name in CHECKPOINT_FILES),
         *(Part(f"supervised/{name}", "supervised", (data_sha256,)) for name in CHECKPOINT_FILES),
@@ -307,8 +338,8 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
         Part("student.tflite", "tflite", (student, *evened)),
         Part("student.onnx", "onnx", (student, *evened)),
         Part("calibration.safetensors", "calibration", (data_sha256, student)),
-        Part("student_int8.tflite", "tflite_int8", (student, calibration)),
-        Part("student_int8.onnx", "onnx_int8", (student, calibration)),
+        Part("student_int8.tflite", "tflite_int8", (student, *(trained or (calibration,)))),
+        Part("student_int8.onnx", "onnx_int8", (student, *(trained or (calibration,)))),
         Part(CARD, "card", (int8,)),
         Part("report.json", "report", (int8,), reproducible=False),
         Part("report.html", "report", (sha256_of_file(out / "report.json"),), reproducible=False),

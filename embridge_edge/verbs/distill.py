@@ -104,7 +104,8 @@ def distill(
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)
     parent = sha256_of_file(teacher / "model.safetensors")
-    key = key_of(__version__, parent, fingerprint(data, format), plan.to_dict(), seed)
+    files = [sha256_of_file(teacher / name) for name in CHECKPOINT_FILES]
+    key = key_of(__version__, files, fingerprint(data, format), plan.to_dict(), seed)
     student = distill_checkpoint(job, master, plan, Run(seed, "student", state, key, progress), parents=[parent])
     return _written(student, out, state, len(job.train))
 

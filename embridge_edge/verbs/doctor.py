@@ -37,6 +37,7 @@ VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "sweep": ("sweep",),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
     "tflite": ("quantize", "export", "check and profile of .tflite", "deploy"),
+    "qat": ("[quantize.qat]",),
 }
 DISK_MIB = 2048
 MEMORY_MIB = 4096
@@ -264,6 +265,10 @@ def _tools(target: Target | None) -> Iterator[Check]:
     emulated = target is not None and target.kind == "emulated"
     yield _arm_compiler(essential=arm)
     yield _tool("qemu-system-arm", "qemu-system-arm", ("emulated boards",), essential=emulated)
+    for_phones = ("bridge --verify for phones",)
+    aarch64 = _tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", for_phones, essential=False)
+    yield _with_libc(aarch64, "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")
+    yield _tool("qemu-aarch64-static", "qemu-user-static", for_phones, essential=False)
     if target is not None and target.core == "xtensa-lx7":
         path = shutil.which("xtensa-esp32s3-elf-gcc") or shutil.which("xtensa-esp-elf-gcc")
         found = _first_line([path, "--version"]) if path else "not found"
@@ -285,14 +290,16 @@ def _tools(target: Target | None) -> Iterator[Check]:
 
 def _arm_compiler(*, essential: bool) -> Check:
     compiler = _tool("arm-none-eabi-gcc", "gcc-arm-none-eabi", ("firmware for Cortex-M",), essential=essential)
+    return _with_libc(compiler, "gcc-arm-none-eabi", "libnewlib-arm-none-eabi")
+
+
+def _with_libc(compiler: Check, package: str, library: str) -> Check:
+    """Debian packs the C library apart: without it the compiler starts and finds no header."""
     if not compiler.ok:
-        return replace(compiler, mend=_install("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"))
-    # Debian packs the C library apart: without it the compiler starts and finds no header.
-    library = _first_line(["arm-none-eabi-gcc", "-print-file-name=libc.a"])
-    if Path(library).is_absolute():
+        return replace(compiler, mend=_install(package, library))
+    if Path(_first_line([compiler.name, "-print-file-name=libc.a"])).is_absolute():
         return compiler
-    found = f"{compiler.found}, without newlib"
-    return replace(compiler, ok=False, found=found, mend=_install("libnewlib-arm-none-eabi"))
+    return replace(compiler, ok=False, found=f"{compiler.found}, without {library}", mend=_install(library))
 
 
 def _tool(command: str, package: str, needed_by: tuple[str, ...], *, essential: bool) -> Check:

@@ -16,7 +16,9 @@ from embridge_edge.verbs.options import Common, common_options, refuse_existing,
 from embridge_edge.verbs.workspace import refuse_around
 
 if TYPE_CHECKING:
+    from embridge_edge.compression.observers import Range
     from embridge_edge.export.support import OpSupport
+    from embridge_edge.recipe import Recipe
 
 Converter = Literal["litert-torch", "onnx2tf"]
 
@@ -81,18 +83,24 @@ def export(
     return ExportReport(out, {name: len(content) for name, content in files.items()}, ops)
 
 
-def exported_files(model: Path, converter: Converter = "litert-torch", progress: Progress = SILENT) -> dict[str, bytes]:
+def exported_files(
+    model: Path, converter: Converter = "litert-torch", progress: Progress = SILENT, recipe: Recipe | None = None
+) -> dict[str, bytes]:
     """The files that a student checkpoint or a quantized model becomes, by name; each has been read back.
+
+    Args:
+        recipe: what the files say that they were made by, and for which target, in the place of what the model says: parts of it
+            that the model does not depend on may have changed since.
 
     Raises:
         EdgeError: it is neither, it cannot be converted, or a file is not what it was to be.
     """
-    files = _files(model) if converter == "litert-torch" else _files_by_onnx2tf(model, progress)
-    _refuse_unsound(model, files)
+    files = _files(model, recipe) if converter == "litert-torch" else _files_by_onnx2tf(model, progress)
+    _refuse_unsound(model, files, ours=converter == "litert-torch")
     return files
 
 
-def _files(model: Path) -> dict[str, bytes]:
+def _files(model: Path, recipe: Recipe | None = None) -> dict[str, bytes]:
     from embridge_edge.compression.folding import folded
     from embridge_edge.export import metadata
     from embridge_edge.export.onnx import quantize_onnx, to_onnx
@@ -102,19 +110,23 @@ def _files(model: Path) -> dict[str, bytes]:
 
     if (model / "quantized.json").is_file():
         quantized = load_quantized(model)
-        about = metadata.read(quantized.int8)
-        onnx = quantized.onnx
-        if about is None:
-            raise EdgeError(f"{model} holds no signal chain; run quantize again.")
-        seven = not _for_arm(about)
-        like = (quantized.float32, quantized.int8)
-        qdq = quantize_onnx(onnx, quantized.calibration, seven_bit_weights=seven, like=like)
-        return {
+        made = {
             "student.tflite": quantized.float32,
             "student_int8.tflite": quantized.int8,
-            "student.onnx": onnx,
-            "student_int8.onnx": metadata.attach(qdq, about),
+            "student.onnx": quantized.onnx,
         }
+        if any(metadata.read(content) is None for content in made.values()):
+            raise EdgeError(f"{model} holds no signal chain; run quantize again.")
+        if recipe is not None:
+            made = {
+                name: metadata.attach(content, under(metadata.read(content), recipe)) for name, content in made.items()
+            }
+        about = metadata.read(made["student_int8.tflite"]) or {}
+        like = (made["student.tflite"], made["student_int8.tflite"])
+        qdq = quantize_onnx(
+            made["student.onnx"], quantized.calibration, seven_bit_weights=not _for_arm(about), like=like
+        )
+        return {**made, "student_int8.onnx": metadata.attach(qdq, about)}
     if not (model / "model.json").is_file():
         raise EdgeError(
             f"{model} is neither a checkpoint nor a quantized model; give a folder that distill or quantize wrote."
@@ -125,6 +137,13 @@ def _files(model: Path) -> dict[str, bytes]:
         "student.tflite": metadata.attach(to_tflite(network, shape), about),
         "student.onnx": metadata.attach(to_onnx(network, shape), about),
     }
+
+
+def under(about: Mapping[str, Any] | None, recipe: Recipe) -> dict[str, Any]:
+    """Metadata of an artifact, with a recipe as that which it was made by."""
+    found = dict(about or {})
+    stamp = {"recipe": recipe.to_dict(), "recipe_sha256": recipe.sha256}
+    return {**found, "provenance": {**found.get("provenance", {}), **stamp}}
 
 
 def _for_arm(about: Mapping[str, Any]) -> bool:
@@ -175,8 +194,12 @@ def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
     return files
 
 
-def _refuse_unsound(model: Path, files: dict[str, bytes]) -> None:
-    """Read every file back before one is written: its ends as the chain and the heads want them, its insides as they must be."""
+def _refuse_unsound(model: Path, files: dict[str, bytes], *, ours: bool) -> None:
+    """Read every file back before one is written: its ends as the chain and the heads want them, its insides as they must be.
+
+    Args:
+        ours: whether the int8 file has the ranges that `quantize` kept; another converter takes its own.
+    """
     import numpy as np
 
     from embridge_edge.export import metadata
@@ -194,13 +217,16 @@ def _refuse_unsound(model: Path, files: dict[str, bytes]) -> None:
         taken = (len(about["heads"][0]["rows"][0]),)
     windows = np.random.default_rng(0).standard_normal((16, *given)).astype(np.float32)
     wide: tuple[str, ...] = ()
+    ranges: Mapping[str, Range] = {}
     if (model / "quantized.json").is_file():
-        windows = load_quantized(model).calibration
+        kept = load_quantized(model)
+        windows, ranges = kept.calibration, kept.ranges if ours else {}
         quantization = (metadata.read(files["student_int8.tflite"]) or {})["provenance"]["quantization"]
         wide = layers_named(graph, quantization.get("wide", ()))
     for name, content in files.items():
         int8 = name.startswith("student_int8")
-        asked = Asked(given, taken, int8, wide if int8 and metadata.is_tflite(content) else ())
+        tflite = int8 and metadata.is_tflite(content)
+        asked = Asked(given, taken, int8, wide if tflite else (), ranges if tflite else {})
         refuse_unless_sound(name, content, asked, windows)
 
 

@@ -120,7 +120,10 @@ def forms_beside(
     student = load_checkpoint(division.folder(workspace, "student"))
     model = load_quantized(division.folder(workspace, "int8"))
     heard, chosen = _test_windows(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
-    return [form.to_json() for form in forms_of(student, model, heard, chosen, plan.quantize)]
+    return [
+        form.to_json()
+        for form in forms_of(student, model, heard, chosen, plan.quantize, plan.windows.hold_out_gestures)
+    ]
 
 
 def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
     _refuse_useless(wanted, with_chain)
     name = NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(target))
-    device = _device(about, program, wanted) if with_chain else None
+    device = _device(about, program, wanted, phone=target.kind == "phone") if with_chain else None
     return Plan(model, file, digest, content, target, wanted, program, device)
 
 
@@ -233,7 +233,7 @@ def _refuse_useless(wanted: Wanted, with_chain: bool) -> None:
         raise EdgeError(f"{useless[0]} is for a model with a signal chain and a head; leave it out.")
 
 
-def _device(about: dict[str, Any], program: Program, wanted: Wanted) -> Device:
+def _device(about: dict[str, Any], program: Program, wanted: Wanted, *, phone: bool) -> Device:
     from embridge_edge.firmware_bridge.chain import RawSamples
     from embridge_edge.firmware_bridge.device import device_of, stored_chain
 
@@ -243,7 +243,7 @@ def _device(about: dict[str, Any], program: Program, wanted: Wanted) -> Device:
             "The model's signal chain takes volts: say what one count of the converter is with --unit-per-count VOLTS "
             "(0.195e-6 for an RHD2000), or write the network alone with --network-only."
         )
-    samples = RawSamples(bits=wanted.sample_bits or 16, unit_per_count=wanted.unit_per_count or 1.0)
+    samples = RawSamples(bits=wanted.sample_bits or 16, unit_per_count=wanted.unit_per_count or 1.0, patient=phone)
     return device_of(about, program.graph, samples, wanted.head)
 
 

@@ -119,7 +119,8 @@ def prune(
     job = job_for(windows, choose_split(windows, large.provenance.get("split"), plan), plan)
     state = out.parent / f".{out.name}.unfinished"
     parents = [sha256_of_file(path / "model.safetensors") for path in given]
-    key = key_of(__version__, parents, fingerprint(data, format), plan.to_dict(), seed)
+    stamps = [sha256_of_file(path / name) for path in given for name in CHECKPOINT_FILES]
+    key = key_of(__version__, stamps, fingerprint(data, format), plan.to_dict(), seed)
     run = Run(seed, "pruned student", state, key, progress)
     small, cuts = pruned(job, large, master, plan, run, parents=parents)
     save_checkpoint(small, out)

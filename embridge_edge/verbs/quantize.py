@@ -169,16 +169,16 @@ def quantize(
         windows = read_windows(data, plan, format, progress)
         job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
         deployed, model = checkpoint, quantized(job, checkpoint, plan, seed, progress)
+    save_quantized(model, out)
     heard, which = job.windows.with_chain(deployed.chain), _judged_windows(job, seed)
     forms: tuple[Form, ...] = ()
     if checkpoint is not None and plan.quantize.qat is not None:
-        forms = forms_of(checkpoint, model, heard, which, plan.quantize)
+        forms = forms_of(checkpoint, model, heard, which, plan.quantize, plan.windows.hold_out_gestures)
     judged = heard.inputs(which)
     lost = next((form.damage for form in forms if form.name == "qat"), None) or damage(model, deployed, judged)
     limit = plan.gates.class_flips
     missed = limit is not None and lost.class_flips is not None and lost.class_flips > limit
     found = sensitivity_of(model, deployed, judged, plan, progress) if layers or missed else None
-    save_quantized(model, out)
     if found is not None:
         write_json(out / SENSITIVITY, found.to_json())
     about = read_artifact(out / "student_int8.tflite")

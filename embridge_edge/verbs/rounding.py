@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,7 +44,7 @@ class Form:
     Attributes:
         name: of `report.words.FORMS`.
         damage: against the float student that was given, over `windows` windows.
-        balanced_accuracy: mean over wearers, of the windows with a gesture; None where none has one, or nothing decides.
+        balanced_accuracy: mean over wearers, of the windows with a gesture that was trained on; None where there is none, or no labels.
     """
 
     name: str
@@ -73,35 +74,43 @@ def refuse_without_nncf(recipe: Recipe) -> None:
 
 
 def forms_of(
-    student: Checkpoint, model: QuantizedModel, windows: WindowSet, which: Index, plan: QuantizePlan
+    student: Checkpoint,
+    model: QuantizedModel,
+    windows: WindowSet,
+    which: Index,
+    plan: QuantizePlan,
+    hold_out: Sequence[str] = (),
 ) -> tuple[Form, ...]:
     """The float student, what quantizing it as it is makes of it, and what training with rounding made of it.
 
     Args:
         student: as it was given. model: made from it under `plan`, which has `qat`.
-        windows, which: recordings in the student's chain, and which of their windows to judge on.
+        windows, which: recordings in the student's chain, and which of their windows to judge on. hold_out: gestures that
+            nobody trained on.
     """
     import numpy as np
     import torch
 
     from embridge_edge.compression.folding import folded
-    from embridge_edge.export.quantized import quantize_student
+    from embridge_edge.export.quantized import plain_int8
     from embridge_edge.export.running import run_tflite
     from embridge_edge.export.sensitivity import damage_of
 
     inputs = windows.inputs(which)
     with torch.no_grad():
         exact = np.asarray(folded(student)(torch.from_numpy(inputs)).numpy())
-    plain = quantize_student(student, model.calibration, model.coverage, replace(plan, qat=None))
+    plain = plain_int8(student, model.calibration, replace(plan, qat=None))
     said = {
         "float": exact,
-        "ptq": run_tflite(plain.int8, inputs, "litert-ref"),
+        "ptq": run_tflite(plain, inputs, "litert-ref"),
         "qat": run_tflite(model.int8, inputs, "litert-ref"),
         "qat_float": run_tflite(model.float32, inputs),
     }
     decide = decider(student)
     return tuple(
-        Form(name, len(which), damage_of(exact, one, decide), _balanced_accuracy(student, windows, which, one))
+        Form(
+            name, len(which), damage_of(exact, one, decide), _balanced_accuracy(student, windows, which, one, hold_out)
+        )
         for name, one in said.items()
     )
 
@@ -118,22 +127,14 @@ def decider(student: Deployed) -> Decide | None:
     return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
 
 
-def _balanced_accuracy(student: Checkpoint, windows: WindowSet, which: Index, embeddings: Floats) -> float | None:
-    import numpy as np
+def _balanced_accuracy(
+    student: Checkpoint, windows: WindowSet, which: Index, embeddings: Floats, hold_out: Sequence[str]
+) -> float | None:
+    """As the report judges: gestures that nobody trained on are not counted."""
+    from embridge_edge.learning.judge import answer, judge
 
-    from embridge_edge.learning.scores import balanced_accuracy, per_wearer
-
-    head = next((head for head in student.heads if head.kind in ("linear", "poses")), None)
-    if head is None:
-        return None
-    places = np.array([head.names.index(name) if name in head.names else -1 for name in windows.gestures], np.int64)
-    labels = windows.labels[which]
-    known = labels >= 0
-    if not known.any():
-        return None
-    truth, decided, wearers = places[labels[known]], head.decide(embeddings[known]), windows.wearers[which][known]
-    found = per_wearer(wearers, lambda mask: balanced_accuracy(truth[mask], decided[mask]))
-    return float(np.mean(found))
+    one = answer("form", "", windows, which, embeddings, student.heads)
+    return judge(windows, [one], "", hold_out).value("form", "", "balanced_accuracy")
 
 
 def lines_of(forms: tuple[Form, ...]) -> list[str]:

@@ -10,6 +10,7 @@ import click
 
 from embridge_edge.errors import GateMissed
 from embridge_edge.export.bundle import SIGNATURE, WORKSPACE, Problem, check_bundle, shown
+from embridge_edge.export.signing import SIGNATURE_BYTES
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, show
 
@@ -94,6 +95,8 @@ def verify(bundle: Path, *, key: Path | None = None, seed: int = 0, progress: Pr
         public = read_public_key(key)
     found = check_bundle(bundle)
     problems, digest = list(found.problems), None
+    if found.signature is not None and len(found.signature) != SIGNATURE_BYTES:
+        problems.insert(0, Problem(SIGNATURE, f"is no Ed25519 signature, which has {SIGNATURE_BYTES} bytes"))
     if public is not None:
         from embridge_edge.export.signing import is_signed_by, key_sha256
 
@@ -102,7 +105,9 @@ def verify(bundle: Path, *, key: Path | None = None, seed: int = 0, progress: Pr
             pass
         elif found.signature is None:
             problems.insert(0, Problem(SIGNATURE, "is missing: nobody has signed this bundle"))
-        elif not is_signed_by(public, found.signature, found.manifest.content):
+        elif len(found.signature) == SIGNATURE_BYTES and not is_signed_by(
+            public, found.signature, found.manifest.content
+        ):
             what = "is no signature of manifest.json with this key: another key, or the manifest was changed since"
             problems.insert(0, Problem(SIGNATURE, what))
     rows = found.manifest.files if found.manifest is not None else ()

@@ -55,6 +55,7 @@ _WRITERS = ("flatbuffers", "h5py", "lightning-fabric", "litert-converter", "onnx
 """Libraries that also have a hand in a bundle's bytes; its manifest names them, the files' own metadata need not."""
 LICENCES = ("license", "licence", "copying")
 NORMALISATION_WINDOWS = 20_000
+SCORES_ARE_OF_OTHERS = "score_weight in the recipe's [distill] is for teachers of others, given as ONNX; ours teaches by its embedding: set it to 0."
 
 
 @dataclass(frozen=True)
@@ -299,9 +300,7 @@ def distill_checkpoint(
     master = cast(Teacher, teacher.network())
     plan = shortened(plan or recipe.distill, share, len(job.train))
     if plan.score_weight:
-        raise EdgeError(
-            "score_weight in the recipe's [distill] is for teachers of others, given as ONNX; ours teaches by its embedding: set it to 0."
-        )
+        raise EdgeError(SCORES_ARE_OF_OTHERS)
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled)
     student = taught_student(job, lesson, recipe, plan, run, master.shape.embedding, master, parents, start)

@@ -79,12 +79,14 @@ class RawSamples:
         unit_per_count: what one count is in the chain's unit; 1 where that is the device's own.
         channels: in a frame; None for as many as the chain reads.
         ring_frames: room between the interrupt and the main loop, a power of two; None for twice the hop or more.
+        patient: give the ring a second, and a window and a hop at least, where a scheduler or a radio hands samples over in bursts.
     """
 
     bits: int = 16
     unit_per_count: float = 1.0
     channels: int | None = None
     ring_frames: int | None = None
+    patient: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (16, 32):
@@ -125,8 +127,9 @@ def input_channels(chain: SignalChain, samples: RawSamples) -> int:
 
 
 def ring_frames(chain: SignalChain, samples: RawSamples) -> int:
-    """Frames that the ring holds: two hops at least, so that one can come in while one is worked on."""
-    return samples.ring_frames or 1 << (2 * chain.hop - 1).bit_length()
+    """Frames that the ring holds: two hops at least, so that one can come in while one is worked on; a second for the patient."""
+    least = max(2 * chain.hop, chain.window + chain.hop, math.ceil(chain.rate_hz)) if samples.patient else 2 * chain.hop
+    return samples.ring_frames or 1 << (least - 1).bit_length()
 
 
 def rows_kept(chain: SignalChain, plan: Plan | None) -> int:

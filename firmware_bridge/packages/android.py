@@ -41,6 +41,7 @@ def android_files(device: Device, model: bytes, model_file: str, profile: Profil
         "rate_hz": repr(float(chain.rate_hz)),
         "channels": str(input_channels(chain, samples)),
         "ring": str(ring_frames(chain, samples)),
+        "ring_s": f"{ring_frames(chain, samples) / chain.rate_hz:.2g}",
         "model_asset": MODEL_ASSET,
         "model_file": model_file,
         "profile": profile,

@@ -408,9 +408,10 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
         program.chmod(0o755)
     blocks = re.findall(r"```(sh|python|toml)\n(.*?)```", text, flags=re.DOTALL)
     (net,) = (block for kind, block in blocks if kind == "python")
-    (description,) = (block for kind, block in blocks if kind == "toml")
+    description, recipe = (block for kind, block in blocks if kind == "toml")
     (tmp_path / "net.py").write_text(net)
     (tmp_path / "net.toml").write_text(description)
+    (tmp_path / "mine.toml").write_text(recipe)
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     printed = ""
     for block in (block for kind, block in blocks if kind == "sh"):

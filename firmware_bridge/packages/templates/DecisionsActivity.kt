@@ -3,6 +3,7 @@ package org.embridge.edge.sample
 import android.app.Activity
 import android.os.Bundle
 import android.widget.TextView
+import java.io.DataInputStream
 import java.io.EOFException
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
@@ -20,16 +21,17 @@ class DecisionsActivity : Activity() {
     private val source = Executors.newSingleThreadScheduledExecutor()
     private val decisions = Executors.newSingleThreadScheduledExecutor()
     private lateinit var decoder: EmbDecoder
+    private lateinit var recording: DataInputStream
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         val shown = TextView(this).also { setContentView(it) }
         decoder = EmbDecoder()
-        val hopMs = (1000 * EmbDecoder.hopFrames / EmbDecoder.RATE_HZ).toLong().coerceAtLeast(1)
+        val hopNs = (1e9 * EmbDecoder.hopFrames / EmbDecoder.RATE_HZ).toLong()
 
         val hop = ByteArray(EmbDecoder.hopFrames * EmbDecoder.frameChannels * EmbDecoder.sampleBytes)
         val direct = ByteBuffer.allocateDirect(hop.size).order(ByteOrder.LITTLE_ENDIAN)
-        val recording = java.io.DataInputStream(assets.open("samples.raw").buffered())
+        recording = DataInputStream(assets.open("samples.raw").buffered())
         source.scheduleAtFixedRate({
             try {
                 recording.readFully(hop)
@@ -40,7 +42,7 @@ class DecisionsActivity : Activity() {
             } catch (end: EOFException) {
                 source.shutdown()
             }
-        }, 0, hopMs, TimeUnit.MILLISECONDS)
+        }, 0, hopNs, TimeUnit.NANOSECONDS)
 
         decisions.scheduleWithFixedDelay({
             while (true) {
@@ -48,7 +50,7 @@ class DecisionsActivity : Activity() {
                 val text = "${decision.label ?: decision.scores.joinToString()}  ${decision.margin}"
                 runOnUiThread { shown.text = text }
             }
-        }, 0, hopMs, TimeUnit.MILLISECONDS)
+        }, 0, hopNs, TimeUnit.NANOSECONDS)
     }
 
     override fun onDestroy() {
@@ -56,6 +58,7 @@ class DecisionsActivity : Activity() {
         source.shutdownNow()
         decisions.shutdownNow()
         decoder.close()
+        recording.close()
         super.onDestroy()
     }
 }

@@ -1,4 +1,4 @@
-# GNU toolchain for AArch64 Linux, with QEMU where tests run: cmake -B build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
+# GNU toolchain for AArch64 Linux, with QEMU where tests run: cmake -B ../build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
 # For Android use the toolchain file of the NDK, which Gradle does by itself (android/).
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)

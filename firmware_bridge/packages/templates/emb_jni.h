@@ -64,7 +64,7 @@ jint emb_jni_push_direct(JNIEnv *env, jclass type, jlong handle, jobject samples
 /* emb_poll: whether there is a decision, which is in `whole` and `real` then. */
 jboolean emb_jni_poll(JNIEnv *env, jclass type, jlong handle, jintArray whole, jfloatArray real);
 
-/* emb_window into a direct buffer of EMB_WINDOW_BYTES or more, and emb_decide_on from one of EMB_EMBEDDING or more. */
+/* emb_window into a direct buffer of EMB_WINDOW_BYTES or more, which the caller knows to be writable (JNI cannot tell), and emb_decide_on from one of EMB_EMBEDDING or more. */
 jboolean emb_jni_window(JNIEnv *env, jclass type, jlong handle, jobject input);
 void emb_jni_decide(JNIEnv *env, jclass type, jlong handle, jobject output, jintArray whole, jfloatArray real);
 
