@@ -100,7 +100,12 @@ class Work:
             "teacher": [asked["teacher"], asked["train"]],
             "supervised": [asked["teacher"], asked["train"]],
             "student": [asked["student"], asked["distill"], asked["prune"], asked["train"]["temperature"]],
-            "int8": [asked["quantize"], asked["distill"]["batch"] if self.recipe.quantize.qat else None],
+            # The target's kernels are those that the int8 model is judged with.
+            "int8": [
+                asked["quantize"],
+                asked["distill"]["batch"] if self.recipe.quantize.qat else None,
+                asked["target"],
+            ],
         }
         share = 1.0 if self.division.first_split else self.recipe.evaluate.fold_share
         inputs: list[Any] = [

@@ -250,6 +250,11 @@ def test_plans_that_cannot_be_are_one_line(shape: AnyShape, plan: PrunePlan, say
         counts_for(shape, plan)
 
 
+def test_all_that_is_to_be_kept_is_kept() -> None:
+    shape = StudentShape(80, 8, widths=(10, 18, 9), kernels=(3, 3, 3), strides=(2, 2, 1))
+    assert {group.name: group.units for group in groups_of(shape)} == counts_for(shape, PrunePlan(keep=1.0))
+
+
 @pytest.mark.parametrize("given", [{"keep": 0.0}, {"keep": 1.5}, {"layers": {"queries": 0.0}}, {"importance": "age"}])
 def test_impossible_shares_are_refused(given: dict[str, object]) -> None:
     with pytest.raises(EdgeError):

@@ -85,6 +85,8 @@ CASES: list[tuple[str, tuple[int, ...], list[Any], dict[str, Any]]] = [
     ("Squeeze", (1, 4, 1, 20), [ints(2)], {}),
     ("Unsqueeze", SIGNAL, [ints(1, -1)], {}),
     ("Concat", SIGNAL, [weights(1, 4, 3)], {"axis": 2}),
+    ("Concat", SIGNAL, [weights(1, 2, 20)], {"axis": -2}),
+    ("Concat", SIGNAL, [weights(1, 4, 3)], {"axis": -1}),
     ("Slice", SIGNAL, [ints(-15, 1), ints(2**62, 3), ints(2, 1), ints(2, 1)], {}),
     ("Slice", SIGNAL, [ints(0), ints(1)], {}),
     ("Split", SIGNAL, [ints(1, 3)], {"axis": 1}),

@@ -262,6 +262,55 @@ def test_second_run_runs_nothing_again(again: Path, data: Path, recipe: Path) ->
 
 
 @pytest.mark.slow
+def test_another_target_and_other_gates_change_what_files_say_and_train_nothing(
+    again: Path, data: Path, tmp_path: Path
+) -> None:
+    from embridge_edge.export import metadata
+
+    changed = tmp_path / "phone.toml"
+    before = (again / "student_int8.onnx").read_bytes()
+    changed.write_text(RECIPE.replace("class_flips = 0.5", "class_flips = 0.9"))
+    assert deploy(data, changed, again) == 0
+    assert ran(again) == {"exported", "measured"}
+    manifest = read(again / "manifest.json")
+    assert read(again / "student" / "model.json")["provenance"]["recipe_sha256"] == manifest["recipe_sha256"]
+    changed.write_text(RECIPE.replace('target = "nrf52840"', 'target = "phone-arm64"'))
+    assert deploy(data, changed, again) == 0
+    assert not {step for step in ran(again) if "teacher" in step or "student" in step}
+    manifest = read(again / "manifest.json")
+    assert manifest["recipe"]["target"] == "phone-arm64"
+    for name in ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx"):
+        about = metadata.read(again / name)
+        assert about is not None
+        assert about["provenance"]["recipe_sha256"] == manifest["recipe_sha256"]
+    for kind in ("teacher", "supervised", "student"):
+        assert read(again / kind / "model.json")["provenance"]["recipe_sha256"] == manifest["recipe_sha256"]
+    weights = [model_weights(content) for content in (before, (again / "student_int8.onnx").read_bytes())]
+    assert (
+        max(map(abs, weights[0])) <= 64 < max(map(abs, weights[1]))
+    )  # seven bits where kernels of a PC saturate, eight on a phone
+
+
+def model_weights(content: bytes) -> list[int]:
+    """All int8 constants of an ONNX model."""
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    initializers = onnx.load_from_string(content).graph.initializer
+    return [
+        int(value) for one in initializers if one.data_type == TensorProto.INT8
+        for value in numpy_helper.to_array(one).reshape(-1)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_recordings_within_the_bundle_are_refused(data: Path, recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "out" / "recordings")
+    assert deploy(tmp_path / "out" / "recordings", recipe, tmp_path / "out", "--force") == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"recordings"}
+
+
+@pytest.mark.slow
 def test_what_a_killed_run_left_and_an_old_signature_are_gone_after_the_next(
     again: Path, data: Path, recipe: Path
 ) -> None:

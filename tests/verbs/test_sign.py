@@ -172,6 +172,20 @@ def test_signature_by_another_key_is_refused(bundle: Path, tmp_path: Path, says:
 def test_signature_that_is_none_is_refused(bundle: Path, keys: tuple[Path, Path], content: bytes) -> None:
     (bundle / SIGNATURE).write_bytes(content)
     assert [problem.path for problem in verify(bundle, key=keys[1]).problems] == [SIGNATURE]
+    assert verify(bundle).ok == (len(content) == 64)  # without the key its length is all that can be said
+
+
+def test_folder_in_the_place_of_the_signature_is_named(
+    bundle: Path, keys: tuple[Path, Path], says: Callable[..., str]
+) -> None:
+    (bundle / SIGNATURE).unlink()
+    (bundle / SIGNATURE).mkdir()
+    for words in (
+        ["verify", bundle],
+        ["verify", bundle, "--key", keys[1]],
+        ["sign", bundle, "--key", keys[0], "--force"],
+    ):
+        assert f"{SIGNATURE} is no plain file" in says(3, *words)
 
 
 def test_unsigned_bundle_is_refused_only_where_a_key_is_given(
@@ -232,14 +246,23 @@ def test_what_is_no_private_key_is_one_line(
     public = Path(shutil.copy(keys[1], tmp_path / "public.pem"))
     public.chmod(0o600)
     other = written(tmp_path / "p256.pem", elliptic(SECP256R1()))
-    (tmp_path / "text").write_text("no key")
-    (tmp_path / "text").chmod(0o600)
+    os.mkfifo(tmp_path / "pipe")  # nobody writes into it: reading would wait for ever
+    for name, content in (
+        ("text", "no key"),
+        ("ssh", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n"),
+        ("damaged", "-----BEGIN PRIVATE KEY-----\nb3Bl\n-----END PRIVATE KEY-----\n"),
+    ):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
     for key, words in (
         (tmp_path / "nothere", "openssl genpkey"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "is no plain file"),
+        (tmp_path / "pipe", "is no plain file"),
         (public, "is a public key"),
         (other, "of another kind"),
-        (tmp_path / "text", "is no PEM key"),
+        (tmp_path / "text", "is no PEM file"),
+        (tmp_path / "ssh", "has OpenSSH's own form"),
+        (tmp_path / "damaged", "is no PEM key"),
     ):
         assert words in says(2, "sign", bundle, "--key", key, "--force")
 
