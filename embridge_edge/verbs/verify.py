@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from embridge_edge.errors import GateMissed
-from embridge_edge.export.bundle import SIGNATURE, WORKSPACE, Problem, check_bundle, shown
+from embridge_edge.export.bundle import SIGNATURE, WORKSPACE, Findings, Problem, check_bundle, shown
 from embridge_edge.export.signing import SIGNATURE_BYTES
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.options import Common, common_options, show
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MOST_SHOWN = 20
 
@@ -95,21 +98,12 @@ def verify(bundle: Path, *, key: Path | None = None, seed: int = 0, progress: Pr
         public = read_public_key(key)
     found = check_bundle(bundle)
     problems, digest = list(found.problems), None
-    if found.signature is not None and len(found.signature) != SIGNATURE_BYTES:
-        problems.insert(0, Problem(SIGNATURE, f"is no Ed25519 signature, which has {SIGNATURE_BYTES} bytes"))
+    if (wrong := _wrong_with_signature(found, public)) is not None:
+        problems.insert(0, Problem(SIGNATURE, wrong))
     if public is not None:
-        from embridge_edge.export.signing import is_signed_by, key_sha256
+        from embridge_edge.export.signing import key_sha256
 
         digest = key_sha256(public)
-        if found.manifest is None:
-            pass
-        elif found.signature is None:
-            problems.insert(0, Problem(SIGNATURE, "is missing: nobody has signed this bundle"))
-        elif len(found.signature) == SIGNATURE_BYTES and not is_signed_by(
-            public, found.signature, found.manifest.content
-        ):
-            what = "is no signature of manifest.json with this key: another key, or the manifest was changed since"
-            problems.insert(0, Problem(SIGNATURE, what))
     rows = found.manifest.files if found.manifest is not None else ()
     return Verification(
         folder=bundle,
@@ -121,6 +115,21 @@ def verify(bundle: Path, *, key: Path | None = None, seed: int = 0, progress: Pr
         key_sha256=digest,
         workspace=found.workspace,
     )
+
+
+def _wrong_with_signature(found: Findings, public: Ed25519PublicKey | None) -> str | None:
+    if found.signature is not None and len(found.signature) != SIGNATURE_BYTES:
+        return f"is no Ed25519 signature, which has {SIGNATURE_BYTES} bytes"
+    if public is None or found.manifest is None:
+        return None
+    if found.signature is None:
+        named = any(problem.path == SIGNATURE for problem in found.problems)
+        return None if named else "is missing: nobody has signed this bundle"
+    from embridge_edge.export.signing import is_signed_by
+
+    if is_signed_by(public, found.signature, found.manifest.content):
+        return None
+    return "is no signature of manifest.json with this key: another key, or the manifest was changed since"
 
 
 def refuse_problems(problems: tuple[Problem, ...]) -> None:
