@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.hardware.vela import Npu
 
-KINDS = ("mcu", "emulated", "phone", "linux", "host")
+KINDS = ("mcu", "emulated", "npu", "phone", "linux", "host")
 BUDGETED_KINDS = ("mcu", "emulated")
 CURRENT_STATES = ("active", "sleep")
 RUNTIMES_FILE = "runtimes.toml"
@@ -47,6 +48,7 @@ CORES: Mapping[str, Core] = MappingProxyType(
         "cortex-a53": Core(frozenset({"fp32", "fp64", "neon"}), frozenset()),
         "cortex-a76": Core(frozenset({"fp32", "fp64", "neon", "dotprod"}), frozenset()),
         "arm64": Core(frozenset({"fp32", "fp64", "neon"}), frozenset({"dotprod"})),
+        "ethos-u": Core(),
         "host": Core(),
     }
 )
@@ -100,7 +102,8 @@ class Target:
     Attributes:
         name: what `--target` takes.
         title: the name people use.
-        kind: "mcu", "emulated" (a QEMU machine), "phone", "linux" (a single-board computer) or "host".
+        kind: "mcu", "emulated" (a QEMU machine), "npu" (an accelerator, of which Vela gives estimates), "phone", "linux" (a
+            single-board computer) or "host".
         core: a key of `CORES`.
         flags: what the core has of what it may have; those that it always has are added.
         clock_mhz: highest clock of the core; for an emulated board that of its tick counter. None where it varies.
@@ -109,7 +112,7 @@ class Target:
         application_flash_kib, application_ram_kib: what the rest of the firmware already uses.
         runtime: what its ops are counted against.
         current: supply current per state, where one is published.
-        machine: QEMU's name of an emulated board.
+        machine: QEMU's name of an emulated board. npu: Vela's names of an accelerator.
         notes: what a reader must know, each with its source.
     """
 
@@ -126,6 +129,7 @@ class Target:
     application_ram_kib: float = 0.0
     current: Mapping[str, Current] = field(default_factory=dict)
     machine: str = ""
+    npu: Npu | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -142,6 +146,8 @@ class Target:
         self._check_memory("ram_kib", self.ram_kib, self.application_ram_kib)
         if (self.kind == "emulated") != bool(self.machine):
             raise self._wrong("an emulated target, and no other, names its QEMU machine")
+        if (self.kind == "npu") != (self.npu is not None):
+            raise self._wrong("an npu, and no other, has a table [npu]")
         for state, current in self.current.items():
             if state not in CURRENT_STATES:
                 raise self._wrong(f"current of {state!r} is unknown; choose from {', '.join(CURRENT_STATES)}")
@@ -198,6 +204,7 @@ class Target:
             "runtime": self.runtime.name,
             "current_ma": {state: {"ma": item.ma, "source": item.source} for state, item in self.current.items()},
             "machine": self.machine,
+            "npu": None if self.npu is None else vars(self.npu),
             "notes": list(self.notes),
         }
 
@@ -335,6 +342,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "flags": (list,),
     "notes": (list,),
     "current": (dict,),
+    "npu": (dict,),
 }
 
 
@@ -366,6 +374,7 @@ def _target(table: dict[str, Any], place: str) -> Target:
             "flags": frozenset(listed["flags"]),
             "notes": tuple(listed["notes"]),
             "current": MappingProxyType(current),
+            "npu": _npu(table["npu"], place) if "npu" in table else None,
         }
     )
 
@@ -381,6 +390,13 @@ def _current(entry: Any, place: str) -> Current:
     if not isinstance(entry, dict) or set(entry) != {"ma", "source"} or not isinstance(entry["ma"], int | float):
         raise EdgeError(f'{place} must be {{ ma = NUMBER, source = "WHERE IT IS PUBLISHED" }}.')
     return Current(float(entry["ma"]), str(entry["source"]))
+
+
+def _npu(entry: Any, place: str) -> Npu:
+    keys = [item.name for item in fields(Npu)]
+    if sorted(entry) != sorted(keys) or not all(isinstance(value, str) for value in entry.values()):
+        raise EdgeError(f"Target {place}: [npu] must have the texts {', '.join(keys)}, as Vela names them.")
+    return Npu(**entry)
 
 
 def _listed(flags: Iterable[str]) -> str:

@@ -99,7 +99,7 @@ def distill(
         foreign = foreign_job(teacher, describe, data, plan, format, progress)
         stamps = (key_of_foreign(foreign.model), fingerprint(data, format), foreign.recipe.to_dict(), seed)
         run = Run(seed, "student", state, key_of(__version__, *stamps), progress)
-        return _written(distill_foreign(foreign, run, state), out, state, len(foreign.job.train))
+        return _written(distill_foreign(foreign, run), out, state, len(foreign.job.train))
     master = load_checkpoint(teacher)
     windows = read_windows(data, plan, format, progress)
     job = job_for(windows, choose_split(windows, master.provenance.get("split"), plan), plan)

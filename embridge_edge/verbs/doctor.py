@@ -37,6 +37,7 @@ VERBS_OF_EXTRAS: Mapping[str, tuple[str, ...]] = {
     "sweep": ("sweep",),
     "onnx": ("export", "check and profile of .onnx", "deploy"),
     "tflite": ("quantize", "export", "check and profile of .tflite", "deploy"),
+    "npu": ("profile for Ethos-U",),
     "qat": ("[quantize.qat]",),
 }
 DISK_MIB = 2048

@@ -182,18 +182,13 @@ def _scaled(values: Floats) -> Floats:
     return np.asarray((flat / np.maximum(norm, 1e-30)).reshape(values.shape), np.float32)
 
 
-def distill_foreign(foreign: ForeignJob, run: Run, state: Path) -> Checkpoint:
+def distill_foreign(foreign: ForeignJob, run: Run) -> Checkpoint:
     """Distil a teacher of others into a student.
-
-    Args:
-        state: folder of an unfinished run; what the teacher said is kept there, too.
 
     Raises:
         EdgeError: the teacher cannot give what the recipe's losses need.
     """
-    from embridge_edge.learning.lessons import Lesson, teach
-    from embridge_edge.verbs.workflow import shortened, taught_student
-    from embridge_edge.verbs.workspace import Workspace
+    from embridge_edge.verbs.workflow import kept_lesson, shortened, taught_student
 
     model, job, recipe = foreign.model, foreign.job, foreign.recipe
     asked, changed = taught_by(recipe.distill, model.plan.outputs)
@@ -206,14 +201,7 @@ def distill_foreign(foreign: ForeignJob, run: Run, state: Path) -> Checkpoint:
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     heard = job.windows.with_chain(foreign.chain)
 
-    def make(folder: Path) -> None:
-        teach(
-            says, heard, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled, folder=folder
-        )
-
-    inputs = [run.key, sorted(roles), plan.teacher_windows, bool(plan.unlabelled_share), run.seed]
-    folder, _ = Workspace(state, run.progress).step("lesson", inputs, make)
-    lesson = Lesson.load(folder)
+    lesson = kept_lesson(says, heard, job.train, plan, run, unlabelled, sorted(roles))
     width = _width(lesson, plan, recipe)
     student = taught_student(job, lesson, recipe, plan, run, width, None, [model.file.sha256])
     return replace(student, provenance={**student.provenance, "foreign": model.provenance, "taught": changed})

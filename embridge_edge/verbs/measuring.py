@@ -188,10 +188,14 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
             "ram_used_bytes": None if fit is None else fit.ram_bytes,
             "flash_budget_bytes": None if fit is None else fit.flash_budget_bytes,
             "ram_budget_bytes": None if fit is None else fit.ram_budget_bytes,
-            "lacking_ops": len(fitted.lacking_ops),
+            "lacking_ops": len(fitted.lacking_ops) + (0 if fitted.npu is None else fitted.npu.cpu_ops),
             "ok": fitted.ok,
             "notes": "; ".join(
-                [*fitted.notes, *(f"{op} is not run by the target's runtime" for op in fitted.lacking_ops)]
+                [
+                    *([] if fitted.npu is None else [fitted.npu.text()]),
+                    *fitted.notes,
+                    *(f"{op} is not run by the target's runtime" for op in fitted.lacking_ops),
+                ]
             ),
         },
         "host": {

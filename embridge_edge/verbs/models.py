@@ -146,7 +146,7 @@ def _for_a_microcontroller(about: Mapping[str, Any]) -> bool:
     from embridge_edge.hardware.target import find_target
 
     try:
-        return find_target(str(about["provenance"]["recipe"]["target"])).kind in ("mcu", "emulated")
+        return find_target(str(about["provenance"]["recipe"]["target"])).kind in ("mcu", "emulated", "npu")
     except (KeyError, EdgeError):
         return True
 

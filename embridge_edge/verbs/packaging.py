@@ -111,6 +111,10 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
         graph = read_graph(content)
     about = {} if wanted.network_only else metadata.read(content) or {}
     with_chain = bool("chain" in about and about.get("heads"))
+    if target.kind == "npu":
+        raise EdgeError(
+            f"{target.name} runs what Vela compiles, and no C; say what it costs there with profile --target {target.name}."
+        )
     _refuse_useless(wanted, with_chain)
     name = NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(target))

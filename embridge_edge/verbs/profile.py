@@ -13,6 +13,7 @@ import click
 from embridge_edge.errors import EdgeError, GateMissed, one_line
 from embridge_edge.hardware.host import HostFacts, Latency, host_facts, measure_latency
 from embridge_edge.hardware.target import FitReport, Target, find_target, fits
+from embridge_edge.hardware.vela import NpuEstimate, estimate
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.verbs.models import artifact_in
 from embridge_edge.verbs.options import Common, common_options, show
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 WARMUP = 20
 REPEATS = 1000
 BUDGET_S = 5.0
+MOST_NAMED = 4
 ARENA_SOURCE = "TFLM's allocator on this host, whose pointers are 8 bytes: a Cortex-M needs somewhat less"
 PEAK_SOURCE = "largest sum of live activations: what no planner can go below without computing in place"
 
@@ -79,6 +81,7 @@ class Profile:
         lacking_ops: ops that the target's runtime does not run.
         host: where it was measured.
         notes: what a reader must know.
+        npu: what Vela says of an accelerator.
     """
 
     artifact: Path
@@ -94,11 +97,13 @@ class Profile:
     lacking_ops: tuple[str, ...]
     host: HostFacts
     notes: tuple[str, ...] = field(default=())
+    npu: NpuEstimate | None = None
 
     @property
     def ok(self) -> bool:
         """Whether the target can hold the model and its runtime runs every op."""
-        return not self.lacking_ops and (self.fit is None or self.fit.ok)
+        accelerated = self.npu is None or not self.npu.cpu_ops
+        return accelerated and not self.lacking_ops and (self.fit is None or self.fit.ok)
 
     def text(self) -> str:
         rows = [
@@ -120,6 +125,8 @@ class Profile:
         ]
         if self.fit is not None:
             rows.append(("fit", self.fit.text()))
+        if self.npu is not None:
+            rows.append(("estimate", self.npu.text()))
         if self.lacking_ops:
             rows.append(("lacking", f"{self.target.runtime.name} does not run {', '.join(self.lacking_ops)}"))
         width = max(len(name) for name, _ in rows)
@@ -144,6 +151,7 @@ class Profile:
             "latencies": [item.to_json() for item in self.latencies],
             "fit": None if self.fit is None else self.fit.to_json(),
             "lacking_ops": list(self.lacking_ops),
+            "npu": None if self.npu is None else self.npu.to_json(),
             "host": self.host.to_json(),
             "notes": list(self.notes),
         }
@@ -160,7 +168,8 @@ def profile(
 ) -> Profile:
     """Say what a `.tflite` or `.onnx` file, of whatever make, costs on a target.
 
-    Latency is measured on this host alone, with one thread; for any other target only fit is answered.
+    Latency is measured on this host alone, with one thread; for an Ethos-U Vela's estimate is given, and for any other target only fit is
+    answered.
 
     Args:
         artifact: the file.
@@ -178,10 +187,11 @@ def profile(
     wanted = target if isinstance(target, Target) else find_target(target)
     artifact = artifact_in(artifact)
     model = read_artifact(artifact)
-    if model.kind == "onnx" and wanted.kind in ("mcu", "emulated"):
-        raise EdgeError(
-            f"{wanted.name} is a microcontroller, which runs no ONNX; profile the .tflite of the same model."
+    if model.kind == "onnx" and wanted.kind in ("mcu", "emulated", "npu"):
+        what = (
+            "an accelerator, for which no ONNX is compiled" if wanted.npu else "a microcontroller, which runs no ONNX"
         )
+        raise EdgeError(f"{wanted.name} is {what}; profile the .tflite of the same model.")
     notes = [] if model.metadata else ["Made elsewhere: the file holds no signal chain, labels or head."]
     graph = cost = arena = None
     arena_why_not = "not counted for ONNX"
@@ -192,8 +202,12 @@ def profile(
         cost = _cost(graph)
         arena, arena_why_not = _arena(artifact)
     latencies: tuple[RuntimeLatency, ...] = ()
+    npu = None
     if wanted.kind == "host":
         latencies = _latencies(model, repeats, budget_s, seed, progress)
+    elif wanted.npu is not None:
+        npu = estimate(artifact.read_bytes(), wanted.npu)
+        notes.append("Nothing ran: cycles, time and memory are Vela's estimates for the system that it names.")
     else:
         notes.append(f"No board attached: latency on {wanted.name} is not measured, and none is estimated.")
     fit = None
@@ -213,7 +227,8 @@ def profile(
         arena_why_not=arena_why_not,
         latencies=latencies,
         fit=fit,
-        lacking_ops=() if graph is None else _lacking(graph, wanted),
+        lacking_ops=() if graph is None or npu is not None else _lacking(graph, wanted),
+        npu=npu,
         host=host_facts(),
         notes=tuple(notes),
     )
@@ -351,6 +366,13 @@ def command(artifact: Path, target: str, repeats: int, budget_s: float, common: 
 
 
 def _why_missed(report: Profile) -> str:
+    if report.npu is not None:
+        some = ", ".join(report.npu.on_cpu[:MOST_NAMED]) + (" …" if len(report.npu.on_cpu) > MOST_NAMED else "")
+        named = f" ({some})" if some else ""
+        return (
+            f"{report.npu.cpu_ops} ops stay on the processor beside {report.target.name}{named}; check --ops says what to use in "
+            "their place."
+        )
     if report.lacking_ops:
         return (
             f"{report.target.runtime.name} on {report.target.name} does not run {', '.join(report.lacking_ops)}; "

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.gestures import GestureLibrary
-    from embridge_edge.learning.lessons import Lesson
+    from embridge_edge.learning.lessons import Lesson, Says
     from embridge_edge.learning.loop import Run
     from embridge_edge.learning.splits import Split
     from embridge_edge.learning.windows import WindowSet
@@ -285,7 +285,6 @@ def distill_checkpoint(
     """
     from typing import cast
 
-    from embridge_edge.learning.lessons import teach
     from embridge_edge.model.teacher import Teacher
 
     if teacher.kind != "teacher":
@@ -302,7 +301,7 @@ def distill_checkpoint(
     if plan.score_weight:
         raise EdgeError(SCORES_ARE_OF_OTHERS)
     unlabelled = job.unlabelled if plan.unlabelled_share else None
-    lesson = teach(master, job.windows, job.train, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled)
+    lesson = kept_lesson(master, job.windows, job.train, plan, run, unlabelled)
     student = taught_student(job, lesson, recipe, plan, run, master.shape.embedding, master, parents, start)
     origin = dict(student.provenance)
     for seen in (
@@ -313,6 +312,34 @@ def distill_checkpoint(
         earlier = () if start is None else start.provenance.get(seen, ())
         origin[seen] = sorted({*origin[seen], *teacher.provenance.get(seen, ()), *earlier})
     return replace(student, provenance=origin)
+
+
+def kept_lesson(
+    teacher: Teacher | Says,
+    windows: WindowSet,
+    which: Index,
+    plan: DistillPlan,
+    run: Run,
+    unlabelled: Index | None,
+    roles: Sequence[str] = (),
+) -> Lesson:
+    """What a teacher says, once for a training: where the training keeps its state, on disk beside it and read by memory map.
+
+    Args:
+        roles: what a teacher of others is asked for.
+    """
+    from embridge_edge.learning.lessons import Lesson, teach
+
+    def make(folder: Path | None) -> Lesson:
+        return teach(
+            teacher, windows, which, plan.teacher_windows, run.seed, run.progress, unlabelled=unlabelled, folder=folder
+        )
+
+    if run.state is None:
+        return make(None)
+    inputs = [run.key, list(roles), plan.teacher_windows, bool(plan.unlabelled_share), run.seed]
+    folder, _ = Workspace(run.state, SILENT).step("lesson", inputs, make)
+    return Lesson.load(folder)
 
 
 def taught_student(

@@ -31,7 +31,7 @@ class Workspace:
     progress: Progress
     minutes: list[dict[str, Any]] = field(default_factory=list)
 
-    def step(self, name: str, inputs: object, make: Callable[[Path], None]) -> tuple[Path, str]:
+    def step(self, name: str, inputs: object, make: Callable[[Path], object]) -> tuple[Path, str]:
         """Have `make` fill a folder, unless that was done before for the same inputs by the same version.
 
         Args:
