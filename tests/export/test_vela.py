@@ -91,7 +91,11 @@ def test_what_stays_on_the_processor_is_named_and_ends_with_status_3(
     file.write_bytes(exported.float_tflite)
     assert run(["profile", str(file), "--target", "ethos-u55-128", "--quiet"]) == 3
     line = capsys.readouterr().err
-    assert "ops stay on the processor beside ethos-u55-128 (" in line and "FULLY_CONNECTED embedding" in line and line.count("\n") == 1
+    assert (
+        "ops stay on the processor beside ethos-u55-128 (" in line
+        and "FULLY_CONNECTED embedding" in line
+        and line.count("\n") == 1
+    )
 
 
 @pytest.mark.slow
