@@ -62,6 +62,7 @@ TWINS = {
 METRIC = "balanced_accuracy"
 MIXING_WINDOWS = 300
 MOST_WIDE = 6
+MARKERS = "odsv^PXD"
 
 
 @dataclass(frozen=True)
@@ -247,31 +248,48 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def picture(tables: dict[str, list[Row]], file: Path) -> None:
-    """Accuracy against bytes, one panel for each bundle and division."""
+def picture(tables: dict[str, list[Row]], curves: dict[tuple[str, str], list[dict[str, Any]]], file: Path) -> None:
+    """For each bundle and division accuracy against bytes, and what each layer that goes to 16 bits takes off the damage."""
     import matplotlib
 
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     panels = [(name, split) for name, rows in tables.items() for split in dict.fromkeys(row.split for row in rows)]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), 3.8), layout="constrained", squeeze=False, sharey=True
-    )
-    for axis, (name, split) in zip(axes[0], panels, strict=True):
+    figure, axes = plt.subplots(len(panels), 2, figsize=(11, 3.6 * len(panels)), layout="constrained", squeeze=False)
+    for (left, right), (name, split) in zip(axes, panels, strict=True):
         rows = [row for row in tables[name] if row.split == split]
-        for row in rows:
+        for row, marker in zip(rows, MARKERS, strict=False):
             whisker = None
             if row.low is not None and row.high is not None:
                 whisker = [[row.accuracy - row.low], [row.high - row.accuracy]]
-            place = [row.size.size_bytes / 1000]
-            axis.errorbar(place, [row.accuracy], whisker, fmt="o", capsize=2, label=row.form, markersize=5)
-        axis.set_xscale("log")
-        axis.set_xlabel("kB: float32 parameters, or the int8 file")
-        axis.set_title(f"{name}\nunseen {split}, {rows[0].wearers} wearers, 95 % over wearers", loc="left", fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("balanced accuracy")
-    axes[0][-1].legend(frameon=False, fontsize=7, loc="lower right")
+            left.errorbar(
+                [row.size.size_bytes / 1000], [row.accuracy], whisker, fmt=marker, capsize=3, elinewidth=0.8, alpha=0.75,
+                fillstyle="none" if "int8" in row.form or row.form == "mixed" else "full", label=row.form,
+            )  # fmt: skip
+        left.set_xscale("log")
+        left.set_xlabel("kB: float32 parameters, or the int8 file")
+        left.set_ylabel("balanced accuracy")
+        left.set_title(f"{name}: unseen {split}, {rows[0].wearers} wearers, 95 %", loc="left", fontsize=9)
+        left.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        curve = curves[name, split]
+        sizes = [mix["size_bytes"] / 1000 for mix in curve]
+        right.plot(sizes, [mix["damage"]["mean_removed_error"] for mix in curve], "o-", label="mean-removed error")
+        right.plot(sizes, [mix["damage"]["class_flips"] for mix in curve], "s--", label="share of decisions that flip")
+        for place, (size, mix) in enumerate(zip(sizes, curve, strict=True)):
+            what = mix["wide"][-1] if mix["wide"] else "all int8"
+            note = f"{what}\n{100 * mix['wide_macs'] / mix['macs']:.0f} % of MACs"
+            at, below = (size, mix["damage"]["mean_removed_error"]), place % 2
+            right.annotate(note, at, (0, -24 if below else 7), textcoords="offset points", fontsize=7, ha="center")
+        right.set_ylim(0, 1.3 * max(mix["damage"]["mean_removed_error"] for mix in curve))
+        right.margins(x=0.15)
+        right.set_xlabel("kB of the int8 file")
+        right.set_title(
+            "Layers taken to 16 bits, one after the other (training side)", loc="left", fontsize=9
+        )
+        right.legend(frameon=False, fontsize=7, loc="lower left")
+        for axis in (left, right):
+            axis.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)
 
@@ -285,6 +303,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     tables: dict[str, list[Row]] = {}
+    curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
         for folder in asked.bundles:
             bundle = opened(folder)
@@ -293,11 +312,14 @@ def main() -> None:
             workspace = Workspace(asked.out, SILENT)
             rows = [row for split in chosen for row in rows_of(bundle, split, workspace, first=split == held[0])]
             tables[bundle.name] = rows
+            for split in chosen:
+                mixed = asked.out / f"{bundle.folder.name}.{bundle.folds(split)[0]}.mixed"
+                curves[bundle.name, split] = json.loads((mixed / "curve.json").read_text())
             print(f"\n{bundle.name}, seed {bundle.seed}\n\n{table(rows)}\n", flush=True)
     except EdgeError as error:
         parser.exit(2, f"{error}\n")
     if asked.picture:
-        picture(tables, asked.picture)
+        picture(tables, curves, asked.picture)
     if asked.json:
         asked.json.write_text(
             json.dumps({name: [asdict(row) for row in rows] for name, rows in tables.items()}, indent=1)
