@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from embridge_edge.cli import run
 from embridge_edge.errors import EdgeError
 from embridge_edge.verbs import doctor as module
-from embridge_edge.verbs.doctor import Check, Diagnosis, Requirement, doctor, required_packages
+from embridge_edge.verbs.doctor import VERBS_OF_EXTRAS, Check, Diagnosis, Requirement, doctor, required_packages
 
 
 @pytest.fixture
@@ -45,6 +46,12 @@ def test_runtime_that_is_installed_and_dies_is_a_lack(monkeypatch: pytest.Monkey
     assert "is installed and does not work: ended the process with signal 11" in check.found
     assert check.mend == "pip install --force-reinstall --no-deps 'tflite-micro'"
     assert "profile" in " ".join(check.needed_by)
+
+
+def test_every_extra_is_looked_at() -> None:
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as stream:
+        extras = set(tomllib.load(stream)["project"]["optional-dependencies"])
+    assert set(VERBS_OF_EXTRAS) - {""} == extras - {"all", "dev"}
 
 
 def test_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, without_probes: None) -> None:
