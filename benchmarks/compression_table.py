@@ -42,6 +42,7 @@ from embridge_edge.learning.paired import Difference, paired_difference
 from embridge_edge.learning.splits import make_splits
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
+from embridge_edge.model.students import shape_of
 from embridge_edge.progress import SILENT
 from embridge_edge.recipe import PrunePlan, QatPlan, Recipe, recipe_from_dict
 from embridge_edge.verbs.models import embed_windows, open_model
@@ -174,11 +175,14 @@ def size_of(folder: Path, windows: WindowSet, twin: Size | None) -> Size:
     if twin is not None and (folder / "student_int8.tflite").is_file():
         content = (folder / "student_int8.tflite").read_bytes()
         return Size(twin.parameters, sum(op.macs for op in read_graph(content).ops), len(content))
-    network = load_checkpoint(folder).network()
+    checkpoint = load_checkpoint(folder)
+    network = checkpoint.network()
     with FlopCounterMode(display=False) as counter:
         said = network(torch.zeros(1, *windows.chain.input_shape))
     said.sum().backward()
     parameters = sum(one.numel() for one in network.parameters() if one.grad is not None)
+    if checkpoint.kind == "student":  # as every report counts them: norms folded
+        parameters = shape_of(checkpoint.shape).parameters_count
     return Size(parameters, counter.get_total_flops() // 2, 4 * parameters)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -229,6 +230,8 @@ def main() -> None:
             f"| {stage} | {taken:,} | {windows_seen / 1e6:,.1f} million | {one.operations / recipe.train.batch / 1e9:,.3f} "
             f"| {one.held_bytes / 1e6:,.0f} | {hours:,.2f} |"
         )
+    most_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"\nMost memory of a process, all stages one after the other: {most_kib / 1024:,.0f} MiB")
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -17,6 +17,7 @@ import torch
 from embridge_edge.compression.observers import Range
 from embridge_edge.compression.qat import FakeQuantized, Grid
 from embridge_edge.errors import EdgeError
+from embridge_edge.export.agreement import alike, in_order
 from embridge_edge.export.bias import BIASED
 from embridge_edge.export.flatbuffer import as_array, pack, unpack
 from embridge_edge.export.quantizing import quantized, refuse_unless_as_asked
@@ -29,8 +30,6 @@ from embridge_edge.firmware_bridge.graph import Graph, Tensor, read_graph
 Floats = npt.NDArray[np.float32]
 
 MATCHED_WINDOWS = 8
-ALIKE = 1e-4
-"""Two tensors are the same where no value differs by more than this share of the largest: some ten times what float kernels differ by."""
 
 SAME_GRID = 1e-5
 """Share by which the quantizer's scale may differ from the learnt one: it computes in 32 bits from the range's ends."""
@@ -109,20 +108,20 @@ def _activations(
     put_out: Mapping[str, Floats],
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Tensor name → quantizer name, in order of execution, with quantizers added where there were none; tensor name → operation."""
-    sorted_given = {name: [_sorted(one) for one in each] for name, each in given.items()}
-    sorted_out = {name: _sorted(one) for name, one in put_out.items()}
+    sorted_given = {name: [in_order(one) for one in each] for name, each in given.items()}
+    sorted_out = {name: in_order(one) for name, one in put_out.items()}
     writers = {graph.tensors[op.outputs[0]].name: op for op in graph.ops}
     found: dict[str, str] = {}
     origins: dict[str, str] = {}
     added: dict[str, str] = {}  # operation → quantizer
     for name, exact in values.items():
-        mine = _sorted(exact)
-        ops = [op for op, theirs in sorted_out.items() if _alike(mine, theirs)]
+        mine = in_order(exact)
+        ops = [op for op, theirs in sorted_out.items() if alike(mine, theirs)]
         if not ops:
             raise EdgeError(
                 f"Nothing in the torch student computes the tensor {name} of the int8 graph; leave out [quantize.qat]."
             )
-        matching = [one for one, each in sorted_given.items() if any(_alike(mine, theirs) for theirs in each)]
+        matching = [one for one, each in sorted_given.items() if any(alike(mine, theirs) for theirs in each)]
         matching += [one for op, one in added.items() if op in ops]
         if len(matching) > 1:
             raise EdgeError(
@@ -173,15 +172,6 @@ def _constants(fake: FakeQuantized, constants: Iterable[Tensor], given: Mapping[
             )
         found[tensor.name] = matching[0]
     return found
-
-
-def _sorted(values: Floats) -> Floats:
-    """Every window's values in order of size, `[n, values]`: equal for a tensor and whatever only moves it."""
-    return np.sort(values.reshape(len(values), -1), axis=1)
-
-
-def _alike(one: Floats, other: Floats) -> bool:
-    return one.shape == other.shape and float(np.abs(one - other).max()) <= ALIKE * float(np.abs(one).max() or 1.0)
 
 
 def _structure(graph: Graph) -> tuple[tuple[str, ...], ...]:

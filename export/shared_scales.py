@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.export.agreement import alike, in_order
 from embridge_edge.export.running import layer_values, onnx_values
 from embridge_edge.firmware_bridge.graph import read_graph
 
@@ -15,8 +14,6 @@ Floats = npt.NDArray[np.float32]
 Scale = tuple[float, int]
 
 MATCHED_WINDOWS = 2
-SAME = 1e-4
-"""Two tensors are one where their sorted values differ by less than this share of the largest: 10⁻⁶ is what converters differ by."""
 
 
 def shared_scales(float_onnx: bytes, float_tflite: bytes, int8_tflite: bytes, windows: Floats) -> dict[str, Scale]:
@@ -39,27 +36,18 @@ def shared_scales(float_onnx: bytes, float_tflite: bytes, int8_tflite: bytes, wi
         if tensor.type == "int8" and not tensor.is_constant and len(tensor.scales) == 1
     }
     known = [
-        (_sorted(values), quantized[name])
+        (in_order(values), quantized[name])
         for name, values in layer_values(float_tflite, some).items()
         if name in quantized
     ]
     found: dict[str, Scale] = {}
     values = onnx_values(float_onnx, some)
     for name, held in values.items():
-        mine = _sorted(held)
-        match = next((scale for theirs, scale in known if _same(mine, theirs)), None)
+        mine = in_order(held)
+        match = next((scale for theirs, scale in known if mine.any() and alike(mine, theirs)), None)
         if match is not None:
             found[name] = match
     names = list(values)
     if not names or names[0] not in found or names[-1] not in found:
         raise EdgeError("The float ONNX and TFLite files are not of one network; run quantize again.")
     return found
-
-
-def _sorted(values: npt.NDArray[Any]) -> Floats:
-    return np.sort(np.asarray(values, np.float32), axis=None)
-
-
-def _same(mine: Floats, theirs: Floats) -> bool:
-    largest = float(np.abs(mine).max(initial=0))
-    return mine.shape == theirs.shape and largest > 0 and float(np.abs(mine - theirs).max()) <= SAME * largest

@@ -118,6 +118,14 @@ BASE = 'name = "mine"\ntarget = "nrf52840"\n'
             "leave wide and bias_correction out of the recipe, or qat",
         ),
         (BASE + "[quantize]\nbias_correction = true\n[quantize.qat]", "leave wide and bias_correction out"),
+        (
+            BASE + "[student]\nfamily = 'transformer'\n[quantize]\nequalise = true",
+            r"equalise in \[quantize\] is for a convolutional",
+        ),
+        (
+            BASE + "[student]\nfamily = 'transformer'\n[prune]\nbudget = { macs = 1 }",
+            r"budget in \[prune\] is for a convolutional",
+        ),
         (BASE + "[evaluate]\nsplits = ['week']", "Unknown split 'week'; choose from session"),
         (BASE + "[evaluate]\nsplits = 'day'", "not of type tuple"),
         (BASE + "[evaluate]\nfolds = 1", "folds is 1"),

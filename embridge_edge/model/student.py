@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal, Self, cast
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.model.stored import StoredShape
 
 Block = Literal["conv", "separable"]
 BLOCKS: tuple[Block, ...] = ("conv", "separable")
@@ -20,7 +21,7 @@ LARGEST_INPUT = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class StudentShape:
+class StudentShape(StoredShape):
     """What fixes a student's graph; everything else about it is weights.
 
     Attributes:
@@ -93,26 +94,6 @@ class StudentShape:
                 left = -(-left // 2) if halves else left
             rest["strides"] = tuple(strides)
         return cls(steps, channels, **rest)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The shape that `to_dict` wrote.
-
-        Raises:
-            EdgeError: a field is missing, unknown or impossible.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise EdgeError(f"Unknown student field {unknown[0]!r}; choose among {', '.join(sorted(known))}.")
-        if missing := sorted({"steps", "channels"} - set(values)):
-            raise EdgeError(f"The student lacks {' and '.join(missing)}; make the checkpoint again.")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
-        }
 
     @property
     def steps_after(self) -> tuple[int, ...]:

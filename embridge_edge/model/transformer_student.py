@@ -7,14 +7,14 @@ with these some 3 % (measured on an earlier student). Feed-forward layers have R
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.model.stored import StoredShape
 from embridge_edge.model.student import Convolution, NormedConvolution
 
 STEM_KERNEL = 5
@@ -22,7 +22,7 @@ FEED_FORWARD = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerShape:
+class TransformerShape(StoredShape):
     """What fixes a Transformer student's graph.
 
     Attributes:
@@ -104,28 +104,6 @@ class TransformerShape:
         hidden = self.hidden or (FEED_FORWARD * self.width,) * count
         size = self.head_size or self.width // self.heads
         return tuple(AttentionPlan(self.width, *one, size) for one in zip(heads, hidden, strict=True))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The shape that `to_dict` wrote.
-
-        Raises:
-            EdgeError: a field is missing, unknown or impossible.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise EdgeError(f"Unknown student field {unknown[0]!r}; choose among {', '.join(sorted(known))}.")
-        if missing := sorted({"steps", "channels"} - set(values)):
-            raise EdgeError(f"The student lacks {' and '.join(missing)}; make the checkpoint again.")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them, without those that follow from others."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-            if value is not None
-        }
 
     @property
     def macs(self) -> int:

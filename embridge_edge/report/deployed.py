@@ -178,7 +178,10 @@ def _sensitivity_table(found: Row) -> Table:
         [
             Cell(words.shortened(str(layer.get("name") or "no name"), 60)),
             said(layer.get("op")),
-            *(measured("mean_removed_error", _error_at_output(layer, how)) for how in ("alone", "without", "wide")),
+            *(measured("mean_removed_error", _error_at_output(layer, how)) for how in ("alone", "without")),
+            measured("mean_removed_error", _error_at_output(layer, "wide"))
+            if layer.get("wide")
+            else said("stays int8"),
         ]
         for layer in layers[:HURTING_LAYERS]
     ]

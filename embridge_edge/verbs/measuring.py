@@ -190,11 +190,11 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
             "ram_budget_bytes": None if fit is None else fit.ram_budget_bytes,
             "lacking_ops": len(fitted.lacking_ops) + (0 if fitted.npu is None else fitted.npu.cpu_ops),
             "ok": fitted.ok,
-            "notes": "; ".join(
+            "notes": " ".join(
                 [
-                    *([] if fitted.npu is None else [fitted.npu.text()]),
+                    *([] if fitted.npu is None else [f"{fitted.npu.text()}."]),
                     *fitted.notes,
-                    *(f"{op} is not run by the target's runtime" for op in fitted.lacking_ops),
+                    *(f"{op} is not run by the target's runtime." for op in fitted.lacking_ops),
                 ]
             ),
         },
@@ -269,7 +269,7 @@ def gates(plan: Recipe, report: dict[str, Any], split: str) -> list[dict[str, An
     target = report["target"]
     for memory, used in (("flash", "the model without a runtime"), ("ram", "arena on the host")):
         if target.get(f"{memory}_budget_bytes") is not None:
-            what = f"{memory} of {target['name']}: {used}, bytes"
+            what = f"{memory if memory == 'flash' else 'RAM'} of {target['name']}: {used}, bytes"
             gate(f"target_{memory}_bytes", what, target[f"{memory}_budget_bytes"], target[f"{memory}_used_bytes"])
     gate("lacking_ops", f"ops that the runtime of {target['name']} lacks", 0, target["lacking_ops"])
     return rows

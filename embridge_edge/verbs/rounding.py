@@ -109,7 +109,10 @@ def forms_of(
     decide = decider(student)
     return tuple(
         Form(
-            name, len(which), damage_of(exact, one, decide), _balanced_accuracy(student, windows, which, one, hold_out)
+            name,
+            len(which),
+            damage_of(exact, one, decide),
+            balanced_accuracy_of(student, windows, which, one, hold_out),
         )
         for name, one in said.items()
     )
@@ -127,7 +130,7 @@ def decider(student: Deployed) -> Decide | None:
     return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
 
 
-def _balanced_accuracy(
+def balanced_accuracy_of(
     student: Checkpoint, windows: WindowSet, which: Index, embeddings: Floats, hold_out: Sequence[str]
 ) -> float | None:
     """As the report judges: gestures that nobody trained on are not counted."""

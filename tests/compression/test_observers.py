@@ -123,3 +123,13 @@ def test_what_cannot_be_is_one_line() -> None:
         range_of(seen(heavy()), "percentile", 1.5)
     with pytest.raises(EdgeError, match="never observed"):
         range_of(Observed(), "minmax")
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_infinity_of_a_padded_maximum_says_nothing_and_nan_is_refused(observer: Observer) -> None:
+    windows = np.random.default_rng(0).standard_normal((6, 40)).astype(np.float32)
+    padded = np.concatenate([windows, np.full((6, 3), -np.inf, np.float32)], axis=1)
+    assert range_of(seen(padded), observer) == pytest.approx(range_of(seen(windows), observer))
+    windows[3, 5] = np.nan
+    with pytest.raises(EdgeError, match="holds no finite value"):
+        range_of(seen(windows), observer)

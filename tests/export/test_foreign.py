@@ -352,6 +352,24 @@ def test_a_batch_that_the_graph_fixes_is_filled_up(count: int, tmp_path: Path) -
     np.testing.assert_allclose(student_values(model, chain(), given), expected, atol=1e-5)
 
 
+def test_a_batch_of_minus_one_is_free(tmp_path: Path) -> None:
+    """As some exporters write it, and ONNX Runtime takes it."""
+    net = lived("separable")
+    file, description = write(net, tmp_path)
+    proto = onnx.load(file)
+    for end in (*proto.graph.input, *proto.graph.output):
+        end.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(proto, file)
+    assert_same_everywhere(net, open_foreign(file, description))
+
+
+def test_a_conversion_of_another_shape_is_refused_in_one_line(tmp_path: Path) -> None:
+    model, given = open_foreign(*write(lived("separable"), tmp_path)), windows(4)
+    other = to_tflite(nn.Sequential(nn.Flatten(), nn.Linear(STEPS * CHANNELS, 2)).eval(), (1, STEPS, CHANNELS))
+    with pytest.raises(EdgeError, match=r"by inf of its largest output"):
+        refuse_other_numbers(model, student_values(model, chain(), given), other, given)
+
+
 def test_softmax_at_the_end_is_left_out_of_the_student(tmp_path: Path) -> None:
     net = lived("separable")
     model = open_foreign(*write(nn.Sequential(net, nn.Softmax(dim=1)).eval(), tmp_path, ("batch", "channels", "time")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_float_island_and_layer_that_has_not_its_sixteen_bits_are_found(exported
     assert "CONV_2D 02_conv_2d computes in float" in faults(island, INT8, exported.calibration)
     asked = dataclasses.replace(INT8, wide=("02_conv_2d",))
     assert faults(exported.int8_tflite, asked, exported.calibration) == ["02_conv_2d is int8, not int16"]
+
+
+@pytest.mark.parametrize("name", ["kws_ref_model.tflite", "vww_96_int8.tflite"])
+def test_pooling_in_another_scale_than_what_it_reads_is_found(models: Path, name: str) -> None:
+    graph = read_graph(models / name)
+    assert list(scale_faults(graph, {})) == []
+    (pooled,) = (graph.tensors[op.outputs[0]] for op in graph.ops if op.name == "AVERAGE_POOL_2D")
+    other = dataclasses.replace(pooled, scales=(2 * pooled.scales[0],))
+    tensors = tuple(other if tensor.index == pooled.index else tensor for tensor in graph.tensors)
+    assert list(scale_faults(dataclasses.replace(graph, tensors=tensors), {})) == [
+        f"{pooled.name} is not in the scale of what AVERAGE_POOL_2D reads"
+    ]
 
 
 @pytest.mark.parametrize("which", ["int8_tflite", "int8_onnx"])

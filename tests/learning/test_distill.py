@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from embridge_edge.errors import EdgeError
 from embridge_edge.gestures import read_library
-from embridge_edge.learning import losses
+from embridge_edge.learning import lessons, losses
 from embridge_edge.learning.distill import distill_student, student_shape
 from embridge_edge.learning.lessons import Lesson, teach
 from embridge_edge.learning.loop import Run
@@ -25,6 +26,7 @@ from embridge_edge.model.students import AnyStudent, new_student
 from embridge_edge.model.teacher import Teacher
 from embridge_edge.recipe import DistillPlan, StudentPlan, TeacherPlan, TrainPlan
 from embridge_edge.recordings.recording import Recording
+from embridge_edge.verbs.workflow import kept_lesson
 
 PLAN = TeacherPlan(
     patch_ms=50.0, emg_width=16, emg_blocks=1, pose_width=16, pose_blocks=1, query_blocks=2, queries=3, heads=2, embedding=8
@@ -115,6 +117,26 @@ def test_lessons_on_disk_are_those_in_memory(people: WindowSet, tmp_path: Path) 
     (tmp_path / "tokens.npy").write_bytes(b"half")
     with pytest.raises(EdgeError, match="holds no lesson"):
         Lesson.load(tmp_path)
+
+
+def test_a_training_that_keeps_its_state_asks_the_teacher_once(
+    people: WindowSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, which, asked = taught(people), training_windows(people, None), []
+
+    def heard(*given: Any, **how: Any) -> Lesson:
+        asked.append(how["folder"])
+        return teach(*given, **how)
+
+    monkeypatch.setattr(lessons, "teach", heard)
+    run = Run(0, "student", tmp_path, "what all hangs on")
+    first, second = (kept_lesson(teacher, people, which, BY_TEACHER, run, None) for _ in range(2))
+    assert len(asked) == 1 and isinstance(second.tokens, np.memmap)
+    np.testing.assert_array_equal(first.tokens, second.tokens)
+    kept_lesson(teacher, people, which, BY_TEACHER, replace(run, key="another teacher"), None)
+    in_memory = kept_lesson(teacher, people, which, BY_TEACHER, Run(0), None)
+    assert len(asked) == 3 and asked[-1] is None
+    np.testing.assert_array_equal(first.tokens, in_memory.tokens)
 
 
 def test_unlabelled_recordings_teach(recording: Callable[..., Recording], cut: Callable[..., WindowSet]) -> None:

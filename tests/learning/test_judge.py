@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from embridge_edge.learning.judge import ELSE, Answers, answer, joined, judge
 from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.head import make_head
 from embridge_edge.recordings.recording import Recording
+from embridge_edge.verbs.rounding import balanced_accuracy_of
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +120,14 @@ def test_angles_are_judged_wearer_by_wearer(recording: Callable[..., Recording],
     values = {row["wearer"]: row["value"] for row in found.per_wearer}
     assert values["a"] == pytest.approx(1.0)
     assert values["b"] < 0.2
+
+
+def test_forms_of_a_student_are_judged_as_the_report_judges_them(named: WindowSet) -> None:
+    """A student that decides rightly for what it was trained on, and cannot choose the gesture that was held out."""
+    which = np.flatnonzero(named.labels >= 0)
+    held_out = named.gestures.index("fist")
+    says = np.where(named.labels[which] == held_out, 0, named.labels[which])
+    rows = np.eye(3, dtype=np.float32)
+    student: Any = SimpleNamespace(heads=(make_head("linear", named.gestures, rows, np.zeros(3, np.float32)),))
+    assert balanced_accuracy_of(student, named, which, rows[says], ()) == pytest.approx(2 / 3)
+    assert balanced_accuracy_of(student, named, which, rows[says], ("fist",)) == 1.0

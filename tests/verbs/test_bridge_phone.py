@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from embridge_edge.export.reading import quantize_values
 from embridge_edge.features import Stream
 from embridge_edge.features.chain import SignalChain
 from embridge_edge.firmware_bridge.graph import read_graph
-from embridge_edge.firmware_bridge.host_build import WARNINGS
+from embridge_edge.firmware_bridge.host_build import WARNINGS, has_aarch64
 from embridge_edge.firmware_bridge.oracle import oracle_for
 from embridge_edge.model.head import Head
 from embridge_edge.recordings import read_recordings
@@ -154,6 +155,31 @@ def test_windows_embeddings_and_decisions_are_the_same_in_python_on_this_machine
         assert len(set(indices)) > 1
 
 
+def test_burst_of_a_window_and_a_hop_or_of_a_second_loses_nothing(
+    phone: Phone, recordings: list[npt.NDArray[np.int16]], tmp_path: Path
+) -> None:
+    chain = phone.chain
+    found = {}
+    for frames in (7, chain.window + chain.hop, round(chain.rate_hz)):
+        program = built(phone, tmp_path / f"burst{frames}", "cc", f"-DBURST={frames}")
+        done = subprocess.run([str(program)], input=recordings[0].tobytes(), capture_output=True, check=False)
+        assert done.returncode == 0, f"{frames} frames at once: some were lost"
+        found[frames] = done.stdout
+    assert len(set(found.values())) == 1 and found[7]
+
+
+def test_compiler_without_its_library_is_no_compiler_for_aarch64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian packs the C library apart; gcc then prints the name that it was asked for."""
+    for tool in AARCH64:
+        program = tmp_path / tool
+        program.write_text("#!/bin/sh\necho libc.a\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert not has_aarch64()
+
+
 def test_self_test_passes_as_aarch64_code(phone: Phone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needs("cc", *AARCH64)
     arguments = ["--target", "phone-arm64", "--verify", "2", "--out", str(tmp_path / "out"), "--json", "--quiet"]
@@ -255,6 +281,10 @@ def test_jni_library_exports_its_entry_alone_also_for_aarch64(phone: Phone, tmp_
     symbols = subprocess.run(
         [*readelf, "--dyn-syms", str(tmp_path / "libemb_jni.so")], capture_output=True, text=True, check=True
     )
+    two = tmp_path / "two"  # beside another model in one application
+    named = "-DEMB_JNI_LIBRARY=emb_second"
+    cmake(phone.folder / "android/src/main/cpp", two, toolchain, f"-DEMB_JNI_INCLUDES={includes}", flags, named)
+    assert (two / "libemb_second.so").is_file() and not (two / "libemb_jni.so").exists()
     exported = [line.split()[-1] for line in symbols.stdout.splitlines() if " GLOBAL " in line and " UND " not in line]
     assert exported == ["JNI_OnLoad"]
     segments = subprocess.run(

@@ -303,6 +303,28 @@ def model_weights(content: bytes) -> list[int]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("[prune.layers]\n'encoder.*' = 0.5\n", "layers names 'encoder.*', and this student has"),
+        ("[prune]\nbudget = { flash_bytes = 100 }\n", "Pruned to the least"),
+    ],
+)
+def test_what_cannot_be_pruned_so_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path, more: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "tiny.toml", tmp_path / "out"
+    file.write_text(RECIPE + more)
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    given = ["deploy", "--data", str(data), "--recipe", str(file), "--out", str(out), "--force"]
+    assert run(given) == 2
+    printed = capsys.readouterr().err
+    assert says in printed.splitlines()[-1]
+    assert "holds other files; they are no part of the bundle" in printed
+    assert not list((out / "work").glob("*teacher*")) and (out / "mine.txt").read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_recordings_within_the_bundle_are_refused(data: Path, recipe: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "out" / "recordings")
@@ -430,6 +452,11 @@ def test_where_the_recipe_trains_with_rounding_the_report_has_both_int8_models(
     assert list(forms) == ["float", "ptq", "qat", "qat_float"]
     assert forms["float"]["class_flips"] == 0.0 < forms["qat"]["mean_removed_error"]
     assert "int8, trained with rounding" in (again / "report.html").read_text("utf-8")
+    manifest = read(again / "manifest.json")
+    hash_of, parents = ({row["path"]: row[key] for row in manifest["files"]} for key in ("sha256", "parents"))
+    for name in ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx"):
+        # The weights of all four were trained, on the recordings, from ranges of the calibration windows.
+        assert {hash_of["calibration.safetensors"], manifest["data_sha256"]} <= set(parents[name]), name
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -30,6 +29,7 @@ from embridge_edge.model.foreign import read_description
 from embridge_edge.recipe import find_recipe
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.verbs.workflow import read_windows
+from tests.verbs.conftest import Edge
 from tests.verbs.test_journey import GESTURES, recording
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models-of-others.md"
@@ -143,38 +143,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("others"))
 
 
-Call = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def edge(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a verb with --json; its object."""
-
-    def call(*arguments: str | Path) -> dict[str, Any]:
-        capsys.readouterr()
-        code = run([*map(str, arguments), "--json", "--quiet"])
-        printed = capsys.readouterr()
-        assert code == 0, printed.err
-        return json.loads(printed.out)  # type: ignore[no-any-return]
-
-    return call
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a verb that must be refused: status 2, one line on stderr, nothing on stdout."""
-
-    def call(*arguments: str | Path) -> str:
-        capsys.readouterr()
-        code = run([*map(str, arguments), "--quiet"])
-        printed = capsys.readouterr()
-        assert code == 2, printed.err
-        assert printed.out == "" and printed.err.count("\n") == 1, printed.err
-        return printed.err
-
-    return call
-
-
 def test_describe_writes_a_description_that_needs_only_its_marks_taken_away(
     world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -190,7 +158,7 @@ def test_describe_writes_a_description_that_needs_only_its_marks_taken_away(
     assert (plan.input.name, plan.outputs.scores, plan.split) == ("emg", "scores", "session")
 
 
-def test_describe_lists_what_may_be_the_embedding(world: World, edge: Call) -> None:
+def test_describe_lists_what_may_be_the_embedding(world: World, edge: Edge) -> None:
     told = edge("describe", world.net)
     assert told["inputs"] == [{"name": "emg", "shape": [None, 4, 40], "type": "float32"}]
     assert [port["name"] for port in told["outputs"]] == ["scores"]
@@ -215,7 +183,7 @@ def int8(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_int8_of_a_model_of_others_decides_as_it_does(world: World, int8: Path, edge: Call) -> None:
+def test_int8_of_a_model_of_others_decides_as_it_does(world: World, int8: Path, edge: Edge) -> None:
     own = float(np.mean(world.said(world.net) == world.windows.labels[world.test]))
     assert own > 0.8
     report = edge("check", int8, "--data", world.data, "--split", "session")
@@ -231,7 +199,7 @@ def test_int8_of_a_model_of_others_decides_as_it_does(world: World, int8: Path, 
     )
 
 
-def test_the_artifact_says_whose_model_it_is(world: World, int8: Path, edge: Call, tmp_path: Path) -> None:
+def test_the_artifact_says_whose_model_it_is(world: World, int8: Path, edge: Edge, tmp_path: Path) -> None:
     from embridge_edge.export.reading import read_artifact
 
     about = read_artifact(int8 / "student_int8.tflite").metadata
@@ -252,7 +220,7 @@ def test_a_model_of_others_is_not_judged_on_what_it_may_have_seen(
 
 
 @pytest.mark.slow
-def test_the_same_command_gives_the_same_bytes(world: World, int8: Path, edge: Call, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_bytes(world: World, int8: Path, edge: Edge, tmp_path: Path) -> None:
     recipe = world.recipe(tmp_path)
     edge("quantize", world.net, "--describe", world.toml, "--data", world.data, "--recipe", recipe, "--out", tmp_path / "again")  # fmt: skip
     first, second = ({f.name: sha256_of_file(f) for f in folder.iterdir()} for folder in (int8, tmp_path / "again"))
@@ -260,7 +228,7 @@ def test_the_same_command_gives_the_same_bytes(world: World, int8: Path, edge: C
 
 
 def distilled(
-    world: World, net: Path, folder: Path, distill: str, edge: Call, monkeypatch: pytest.MonkeyPatch
+    world: World, net: Path, folder: Path, distill: str, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[list[float], Any, dict[str, Any]]:
     """Losses of the training, the student's decisions on the last sessions, and what the verb said."""
     losses: list[float] = []
@@ -287,7 +255,7 @@ def inputs(windows: WindowSet, student: Any, which: Any) -> Any:
 
 
 def test_a_student_learns_what_the_teacher_says_and_not_what_the_labels_say(
-    world: World, tmp_path: Path, edge: Call, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher takes each gesture for the next one."""
     weights = "teacher_weight = 0.0\nscore_weight = 1.0\nlabel_weight = 0.0\npose_weight = 0.0"
@@ -303,7 +271,7 @@ def test_a_student_learns_what_the_teacher_says_and_not_what_the_labels_say(
 
 
 def test_a_recipe_that_asks_for_the_embedding_takes_the_scores_where_there_is_none_and_says_so(
-    world: World, tmp_path: Path, edge: Call, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, decided, said = distilled(world, world.net, tmp_path, "", edge, monkeypatch)
     assert len(said["taught"]) == 2 and "score_weight 1" in said["taught"][0] and "pose_weight" in said["taught"][1]
@@ -312,7 +280,7 @@ def test_a_recipe_that_asks_for_the_embedding_takes_the_scores_where_there_is_no
 
 
 def test_an_embedding_inside_the_graph_teaches_and_sets_the_students_width(
-    world: World, tmp_path: Path, edge: Call, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = edge("describe", world.net)["embeddings"][-1]
     assert inner["shape"][-1] == 16

@@ -1,10 +1,15 @@
 /* Samples from standard input; for each decision the network's input, its output and the decision to standard output.
- * An argument makes it go through emb_window and emb_decide_on, as with LiteRT, with the library's own network between. */
+ * An argument makes it go through emb_window and emb_decide_on, as with LiteRT, with the library's own network between.
+ * BURST is how many frames are pushed at once. */
 #include <stdio.h>
 #include <string.h>
 
 #include "emb.h"
 #include "emb_litert.h"
+
+#ifndef BURST
+#define BURST 7
+#endif
 
 static emb_t emb;
 
@@ -17,13 +22,13 @@ static void say(const int8_t *input, const emb_decision_t *decision)
 
 int main(int count, char **arguments)
 {
-    static emb_sample_t frames[7 * EMB_FRAME_CHANNELS];
+    static emb_sample_t frames[BURST * EMB_FRAME_CHANNELS];
     static int8_t input[EMB_WINDOW_BYTES];
     emb_decision_t decision;
     size_t read;
     (void)arguments;
     emb_init(&emb);
-    while ((read = fread(frames, sizeof frames[0] * EMB_FRAME_CHANNELS, 7, stdin)) != 0) {
+    while ((read = fread(frames, sizeof frames[0] * EMB_FRAME_CHANNELS, BURST, stdin)) != 0) {
         emb_push(&emb, frames, read);
         while (count > 1 ? emb_window(&emb, input) : emb_poll(&emb, &decision)) {
             if (count > 1) {
