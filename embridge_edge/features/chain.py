@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ _BATCH = 1024
 
 LIMIT = 8.0
 """Times the usual amplitude: beyond the crest factor of EMG, and with a gain of 1/16 the whole range of a Myo's int8."""
+
+COMPANDERS = ("none", "root")
 
 ARTEFACT_SHARE = 0.01
 """Share of the windows, the strongest, that normalisation leaves out: a knocked electrode is not the usual amplitude."""
@@ -42,6 +44,9 @@ class ChainPlan:
         notch_quality: Q of the notch at the mains frequency.
         features: names of features with one column per channel, or of groups of them; empty for raw samples.
         frame_ms: a window of features is a sequence of frames of this length; None is one frame, the window.
+        compand: what raw samples go through after normalisation: "root", their square root with the sign kept, or "none". The steps of
+            an int8 input are then finer for weak signals and coarser for strong ones, as the signals themselves are: at rest a linear
+            one has hardly a step (docs/compression.md).
     """
 
     window_ms: float = 400.0
@@ -52,8 +57,13 @@ class ChainPlan:
     notch_quality: float = 30.0
     features: tuple[str, ...] = ()
     frame_ms: float | None = None
+    compand: Literal["none", "root"] = "none"
 
     def __post_init__(self) -> None:
+        if self.compand not in COMPANDERS:
+            raise EdgeError(f"Unknown compand {self.compand!r}; choose from {', '.join(COMPANDERS)}.")
+        if self.features and self.compand != "none":
+            raise EdgeError("compand is for raw samples, and the recipe's [chain] has features; leave one of them out.")
         if not 0 < self.hop_ms <= self.window_ms:
             raise EdgeError(f"hop_ms {self.hop_ms:g} must lie above 0 and not above window_ms {self.window_ms:g}.")
         if self.notch_hz is not None and not (self.notch_hz >= 1 and self.notch_quality > 0):
@@ -78,6 +88,7 @@ class SignalChain:
         features: names of features; empty for raw samples.
         offset, gain: normalisation of each column, (x − offset) × gain. Raw samples have offset 0 and one gain for all.
         limit: normalised values are clipped to ± this; an int8 input needs an end, and one artefact must not set it.
+        compand: what they go through then, "none" or "root": sign(x) √|x|.
         resolved: what the recipe's times and frequencies became, for people.
     """
 
@@ -93,6 +104,12 @@ class SignalChain:
     gain: tuple[float, ...]
     limit: float
     resolved: Mapping[str, Any]
+    compand: str = "none"
+
+    @property
+    def largest(self) -> float:
+        """The largest value of an input."""
+        return float(np.sqrt(np.float32(self.limit))) if self.compand == "root" else self.limit
 
     @property
     def steps(self) -> int:
@@ -195,10 +212,14 @@ class SignalChain:
         return np.concatenate(parts)
 
     def normalised(self, columns: Samples) -> Samples:
-        """(x − offset) × gain, clipped to ± limit; float32 of the same shape."""
+        """(x − offset) × gain, clipped to ± limit, then companded; float32 of the same shape."""
         scaled = columns - _uniform(self.offset)
         scaled *= _uniform(self.gain)
-        return np.clip(scaled, -np.float32(self.limit), np.float32(self.limit), out=scaled)
+        np.clip(scaled, -np.float32(self.limit), np.float32(self.limit), out=scaled)
+        if self.compand == "root":
+            sizes = np.sqrt(np.abs(scaled))
+            return np.copysign(sizes, scaled, out=scaled)
+        return scaled
 
     def fitted(self, signal: Samples, starts: npt.NDArray[np.int64]) -> SignalChain:
         """The chain with its normalisation taken from training windows.
@@ -229,6 +250,7 @@ class SignalChain:
             EdgeError: a field is missing or unknown.
         """
         names = {field.name for field in fields(cls)}
+        stored = {"compand": "none", **stored}  # chains of before there was another
         if set(stored) != names:
             wrong = sorted(set(stored) ^ names)[0]
             raise EdgeError(f"The stored signal chain has no or an unknown field {wrong!r}; make the artifact again.")
@@ -275,6 +297,8 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
     resolved |= {"window_ms": 1000.0 * window / rate_hz, "hop_ms": 1000.0 * hop / rate_hz}
     if frame:
         resolved["frame_ms"] = 1000.0 * frame / rate_hz
+    if plan.compand != "none":
+        resolved["compand"] = plan.compand
     width = channels * max(1, len(features))
     return SignalChain(
         rate_hz=rate_hz,
@@ -289,6 +313,7 @@ def resolve(plan: ChainPlan, rate_hz: float, channels: int, unit: str) -> Signal
         gain=(1.0,) * width,
         limit=LIMIT,
         resolved=resolved,
+        compand=plan.compand,
     )
 
 

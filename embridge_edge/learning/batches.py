@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -73,7 +75,11 @@ def augmented(x: Tensor, plan: Augmentation, chain: SignalChain, world: World) -
 
     Raw samples are multiplied by gains, and logarithmic features shifted by what the same gains make of them; other features
     have no gain that could be applied behind the fact. Rotation interpolates around the ring of electrodes, feature by feature.
+    What was companded is varied as it was before.
     """
+    if chain.compand == "root":
+        varied = augmented(x * x.abs(), plan, replace(chain, compand="none"), world)
+        return varied.sign() * varied.abs().sqrt()
     batch, steps, columns = x.shape
     each = max(1, len(chain.features))
     channels = columns // each

@@ -18,7 +18,7 @@ from embridge_edge.firmware_bridge.chain.features import WAMP_LIMIT, Plan, calls
 from embridge_edge.firmware_bridge.chain.literals import float_literal, pair_literal, pair_parts, table, text_literal
 from embridge_edge.model.head import Head
 
-CONFIG_VERSION = 1
+CONFIG_VERSION = 2
 """What `emb.h` compares with the EMB_CONFIG_VERSION of emb_config.h."""
 
 LONGEST_EMBEDDING = 512
@@ -190,6 +190,8 @@ def _sizes(chain: SignalChain, head: Head, network: Network, samples: RawSamples
         ("EMB_COLUMNS", chain.columns, "and its columns"),
         ("EMB_ROWS", rows_kept(chain, plan), "rows that are kept"),
         ("EMB_LIMIT", float_literal(chain.limit), "normalised values are clipped to +- this"),
+        ("EMB_ROOT", int(chain.compand == "root"), "whether their square roots are taken then, with the sign kept"),
+        ("EMB_LARGEST", float_literal(chain.largest), "value of the network's input before it is rounded"),
         ("EMB_INPUT_SCALE", float_literal(network.input.scale), "of the network's input"),
         ("EMB_INPUT_ZERO_POINT", _signed(network.input.zero_point), ""),
         ("EMB_OUTPUT_ZERO_POINT", _signed(network.output.zero_point), "of the embedding"),

@@ -32,6 +32,7 @@ def chains(draw: st.DrawFn) -> SignalChain:
         notch_hz=draw(st.sampled_from([None, 50.0])),
         features=features,
         frame_ms=draw(st.sampled_from([None, 20.0, 25.0])) if features else None,
+        compand="none" if features else draw(st.sampled_from(["none", "root"])),
     )
     chain = resolve(plan, rate_hz, 4, "myo")
     order = draw(st.permutations(range(4)))
@@ -194,6 +195,38 @@ def test_one_artefact_sets_neither_the_gain_nor_the_end_of_the_input() -> None:
     knocked = chain.fitted(signal, starts)
     assert knocked.gain == still.gain
     assert np.abs(knocked.inputs(signal, starts)).max() == knocked.limit
+
+
+@given(values=st.lists(st.floats(-100.0, 100.0, width=32), min_size=1, max_size=20), limit=st.sampled_from([0.5, 8.0]))
+def test_roots_keep_sign_and_order_and_end_at_the_root_of_the_limit(values: list[float], limit: float) -> None:
+    plain = replace(resolve(ChainPlan(bandpass_hz=None), 200.0, 1, "myo"), limit=limit)
+    rooted = replace(plain, compand="root")
+    columns = np.array(values, np.float32).reshape(-1, 1)
+    given = columns.copy()
+    found, before = rooted.normalised(columns), plain.normalised(columns)
+    np.testing.assert_array_equal(columns, given)
+    np.testing.assert_allclose(found * np.abs(found), before, rtol=1e-6)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(before))
+    assert np.abs(found).max() <= rooted.largest == np.sqrt(np.float32(limit))
+
+
+def test_chains_of_before_there_was_companding_have_none() -> None:
+    chain = resolve(ChainPlan(), 200.0, 4, "V")
+    stored = chain.to_dict()
+    del stored["compand"]
+    assert type(chain).from_dict(stored) == chain
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"compand": "mu"}, "Unknown compand 'mu'; choose from none, root"),
+        ({"compand": "root", "features": ("RMS",)}, "compand is for raw samples"),
+    ],
+)
+def test_companding_that_cannot_be_is_one_line(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(EdgeError, match=says):
+        ChainPlan(**given)
 
 
 def test_silence_has_gain_one() -> None:

@@ -109,6 +109,19 @@ def test_gains_multiply_raw_samples_by_one_number_per_window_and_channel() -> No
     assert 0.3 < ratio[:, 0].mean(dim=1).std() < 0.7
 
 
+def test_companded_samples_are_varied_as_the_samples_were() -> None:
+    plan = replace(STILL, gain_jitter=0.5, channel_jitter=0.1, rotation=0.4, noise=0.1)
+    x = torch.randn(16, 20, 3)
+    x[3, 4] = 0.0
+    torch.manual_seed(2)
+    plain = augmented(x, plan, RAW, ALONE)
+    torch.manual_seed(2)
+    rooted = augmented(x.sign() * x.abs().sqrt(), plan, replace(RAW, compand="root"), ALONE)
+    torch.testing.assert_close(rooted * rooted.abs(), plain, rtol=1e-4, atol=1e-5)
+    quiet = augmented(torch.zeros(2, 20, 3), replace(STILL, gain_jitter=0.5), replace(RAW, compand="root"), ALONE)
+    assert torch.equal(quiet, torch.zeros(2, 20, 3))
+
+
 def test_gains_shift_logarithmic_features_as_they_would_have_shifted_the_samples_features() -> None:
     """The features of louder samples are those that augmentation makes of the quiet ones', whatever the normalisation."""
     torch.manual_seed(3)

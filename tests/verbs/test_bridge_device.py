@@ -62,10 +62,10 @@ def artifact(path: Path, chain: SignalChain) -> tuple[Path, Head]:
     draw = np.random.default_rng(5)
     inputs = chain.steps * chain.columns
     weights = constant(draw.integers(-127, 128, (EMBEDDING, inputs)), np.int8, 0.01)
-    bias = constant(draw.integers(-2000, 2000, EMBEDDING), np.int32, 0.01 * chain.limit / 127)
+    bias = constant(draw.integers(-2000, 2000, EMBEDDING), np.int32, 0.01 * chain.largest / 127)
     content = model_of(
         "FULLY_CONNECTED",
-        [Spec((1, *chain.input_shape), scale=chain.limit / 127, zero=0), weights, bias],
+        [Spec((1, *chain.input_shape), scale=chain.largest / 127, zero=0), weights, bias],
         [Spec((1, EMBEDDING), scale=0.5, zero=-3)],
     )
     head = make_head(

@@ -110,8 +110,11 @@ static inline int8_t emb_as_int8(float x, float offset, float gain)
     if ((emb_bits(steps) & 0x7FFFFFFFu) > emb_bits(EMB_LIMIT)) {
         steps = emb_float(sign | emb_bits(EMB_LIMIT));
     }
+#if EMB_ROOT
+    steps = emb_float(sign | emb_bits(emb_sqrt(emb_float(emb_bits(steps) & 0x7FFFFFFFu))));
+#endif
     steps = steps / EMB_INPUT_SCALE;
-    if (EMB_LIMIT / EMB_INPUT_SCALE > 512.0f) {
+    if (EMB_LARGEST / EMB_INPUT_SCALE > 512.0f) {
         /* Beyond the range of int8 from whatever zero point, and within that of int32. */
         steps = steps > 512.0f ? 512.0f : steps < -512.0f ? -512.0f : steps;
     }

@@ -167,8 +167,8 @@ def emg_like(samples: int, channels: int, seed: int = 0, amplitude: float = 20.0
 
 
 def raw_chain(rate_hz: float = 200.0, channels: int = 8, **plan: Any) -> SignalChain:
-    """The armband recipes' chain for a Myo: raw samples, band-pass from 5 Hz."""
-    made = resolve(ChainPlan(**{"bandpass_hz": (5.0, 450.0), **plan}), rate_hz, channels, "myo")
+    """The armband recipes' chain for a Myo: signed roots of raw samples, band-pass from 5 Hz."""
+    made = resolve(ChainPlan(**{"bandpass_hz": (5.0, 450.0), "compand": "root", **plan}), rate_hz, channels, "myo")
     return replace(made, gain=(1 / 32,) * made.columns)
 
 
@@ -188,7 +188,7 @@ def some_head(kind: str = "linear", rows: int = 5, embedding: int = 24, seed: in
 
 def some_network(chain: SignalChain) -> Network:
     """Quantization as the exporter chooses it: the whole range of the normalised values."""
-    return Network(Quantization(chain.limit / 127, -3), Quantization(0.02, 5))
+    return Network(Quantization(chain.largest / 127, -3), Quantization(0.02, 5))
 
 
 def stand_in(inputs: npt.NDArray[np.int8], embedding: int = 24) -> npt.NDArray[np.int8]:

@@ -40,13 +40,18 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 @pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return compiled(tmp_path_factory.mktemp("linear"), raw_chain(compand="none"))
+
+
+@pytest.fixture(scope="module")
 def framed(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     counts = emg_like(3000, 4, amplitude=300)
     plan = {"window_ms": 200.0, "hop_ms": 50.0, "features": ("LOGRMS", "LOGWL", "ZC", "VAR"), "frame_ms": 25.0}
     return compiled(tmp_path_factory.mktemp("framed"), feature_chain(1000.0, 4, counts, **plan))
 
 
-@pytest.mark.parametrize("which", ["raw", "framed"])
+@pytest.mark.parametrize("which", ["raw", "linear", "framed"])
 @given(sizes=st.lists(st.integers(0, 20) | st.just(1), max_size=40), seed=st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_any_pieces_give_the_bytes_of_the_python_stream(
