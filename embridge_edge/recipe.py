@@ -66,11 +66,14 @@ class TeacherPlan:
 
     Attributes:
         patch_ms: length of an EMG patch (one frame for a chain with features).
+        emg_encoder: what follows the EMG tower's stem: "transformer" as in the paper, or "convolutions", residual blocks over time,
+            which learn more in the same minutes where recordings are few (docs/embridge.md).
         readout: what reads the EMG tokens: "queries", the Q-Former of EMBridge; "cls", one token of the tower as in CPEP; or
             "mean", their mean as it is, which nothing needs to be trained for (`embedding` is then `emg_width`).
     """
 
     patch_ms: float = 50.0
+    emg_encoder: Literal["transformer", "convolutions"] = "transformer"
     readout: Literal["queries", "cls", "mean"] = "queries"
     emg_width: int = 64
     emg_blocks: int = 4
@@ -85,6 +88,7 @@ class TeacherPlan:
     def __post_init__(self) -> None:
         at_least(self, 1, "emg_width", "emg_blocks", "pose_width", "pose_blocks", "query_blocks", "queries", "heads")
         at_least(self, 1, "embedding")
+        one_of(self, "emg_encoder", ("transformer", "convolutions"))
         one_of(self, "readout", ("queries", "cls", "mean"))
         if not 0 <= self.dropout < 1:
             raise EdgeError(f"dropout is {self.dropout:g} in the recipe; give 0 or more and less than 1.")
@@ -235,6 +239,7 @@ class StudentPlan:
         widths, kernels, strides: of a convolutional student, one per block.
         queries: learned queries that read the time steps.
         width, blocks, heads, query_blocks: of a Transformer student. halvings: convolutions of stride 2 before it.
+        norm: of a Transformer student: "batch", which folds, or "layer", which stays in the graph and is hard on int8.
     """
 
     family: Literal["conv", "transformer"] = "conv"
@@ -248,11 +253,13 @@ class StudentPlan:
     heads: int = 4
     query_blocks: int = 1
     halvings: int = 3
+    norm: Literal["batch", "layer"] = "batch"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "widths", "kernels", "strides", "queries", "width", "blocks", "heads")
         at_least(self, 0, "query_blocks", "halvings")
         one_of(self, "family", ("conv", "transformer"))
+        one_of(self, "norm", ("batch", "layer"))
         if self.budget is not None and self.family != "conv":
             raise EdgeError("A budget picks the size of a convolutional student; leave it out, or set family to conv.")
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0 or max(self.strides) > 2:
@@ -373,6 +380,30 @@ class QatPlan:
 
 
 @dataclass(frozen=True)
+class MixPlan:
+    """Mixed precision: layers go to 16 bits one after the other, each time the one that helps most, as long as it helps
+    (docs/compression.md).
+
+    Attributes:
+        windows: of the training side, on which the damage is measured.
+        layers: in 16 bits at the most, those of `wide` among them.
+        size_bytes, peak_bytes, wide_macs: what the int8 model may take at the most: bytes of the graph, bytes of activations alive at
+            once, and multiply-accumulates with a 16-bit operand, which cost a microcontroller about twice the others. None (`false`
+            in a recipe file) is no limit.
+    """
+
+    windows: int = 300
+    layers: int = 6
+    size_bytes: int | None = None
+    peak_bytes: int | None = None
+    wide_macs: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "windows", "layers", "size_bytes", "peak_bytes")
+        at_least(self, 0, "wide_macs")
+
+
+@dataclass(frozen=True)
 class QuantizePlan:
     """Quantization: how many calibration windows, how ranges come from them, and whether the student learns with them.
 
@@ -383,6 +414,7 @@ class QuantizePlan:
         percentile: share of the values that the percentile observer keeps.
         wide: layers whose outputs have 16 bits (and all that reads them computes in 16); names as in `check --layers`, with shell
             patterns.
+        mix: search for more of them; None does not.
         bias_correction: shift biases so that every channel keeps its mean.
         equalise: even out the channels of neighbouring layers before quantizing.
         qat: train with rounding, from these ranges on; None quantizes the student as it is.
@@ -394,15 +426,16 @@ class QuantizePlan:
     observers: Mapping[str, Observer] = field(default_factory=dict)
     percentile: float = 0.9999
     wide: tuple[str, ...] = ()
+    mix: MixPlan | None = None
     bias_correction: bool = False
     equalise: bool = False
     qat: QatPlan | None = None
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows")
-        if self.qat is not None and (self.wide or self.bias_correction):
+        if self.qat is not None and (self.wide or self.mix or self.bias_correction):
             raise EdgeError(
-                "[quantize.qat] learns 8-bit ranges and biases itself; leave wide and bias_correction out of the recipe, or qat."
+                "[quantize.qat] learns 8-bit ranges and biases itself; leave wide, mix and bias_correction out of the recipe, or qat."
             )
         at_least(self, 0, "most_saturated")
         one_of(self, "observer", OBSERVERS)
@@ -444,6 +477,26 @@ class EvaluatePlan:
         for split in self.splits:
             if split not in SPLITS:
                 raise EdgeError(f"Unknown split {split!r}; choose from {', '.join(SPLITS)}.")
+
+
+@dataclass(frozen=True)
+class PackagePlan:
+    """The C package that `deploy` writes beside the models, as `bridge` does: an Android library too where the target is a phone.
+
+    Attributes:
+        sample_bits: of the converter's integers. unit_per_count: what one of them is in volts; None for recordings that are counts.
+        verify: inputs for which every tensor is compared with the reference's; the package's self-test runs too. 0 compares nothing.
+    """
+
+    sample_bits: Literal[16, 32] = 16
+    unit_per_count: float | None = None
+    verify: int = 3
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "verify")
+        one_of(self, "sample_bits", (16, 32))
+        if self.unit_per_count is not None and not self.unit_per_count > 0:
+            raise EdgeError(f"unit_per_count of [package] is {self.unit_per_count:g}; give volts, above 0.")
 
 
 @dataclass(frozen=True)
@@ -565,6 +618,7 @@ class Recipe:
     prune: PrunePlan | None = None
     quantize: QuantizePlan = field(default_factory=QuantizePlan)
     evaluate: EvaluatePlan = field(default_factory=EvaluatePlan)
+    package: PackagePlan | None = None
     gates: GatePlan = field(default_factory=GatePlan)
     simulate: SimulatePlan | None = None
     benchmark: BenchmarkPlan = field(default_factory=BenchmarkPlan)

@@ -77,7 +77,7 @@ def test_any_recipe_survives_json(recipe: Recipe) -> None:
 
 
 def test_unknown_recipe_lists_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(EdgeError, match="Unknown recipe 'armband'; choose one of armband-m4, armband-m7"):
+    with pytest.raises(EdgeError, match="Unknown recipe 'armband'; choose one of armband-2khz, armband-m4"):
         find_recipe("armband")
     with pytest.raises(EdgeError, match="or give a file"):
         find_recipe(str(tmp_path))

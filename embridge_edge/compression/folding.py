@@ -15,7 +15,7 @@ from embridge_edge.model.transformer_student import AttentionBlock, NormedLinear
 
 
 def fold_batchnorm(student: AnyStudent) -> AnyStudent:
-    """A copy in evaluation mode that computes the same without BatchNorm (within rounding), ready for conversion."""
+    """A copy in evaluation mode that computes the same without BatchNorm (within rounding), ready for conversion. LayerNorms stay."""
     folded = copy.deepcopy(student).eval()
     for module in folded.modules():
         if isinstance(module, NormedConvolution) and isinstance(module.norm, nn.BatchNorm2d):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import StudentBlock, StudentShape, blocks_plan
 from embridge_edge.model.students import AnyShape
 from embridge_edge.model.transformer_student import TransformerShape
@@ -69,7 +70,15 @@ class Group:
 
 
 def groups_of(shape: AnyShape) -> tuple[Group, ...]:
-    """All groups of a student's shape. Neither the input's channels nor the embedding are among them: those are others' business."""
+    """All groups of a student's shape. Neither the input's channels nor the embedding are among them: those are others' business.
+
+    Raises:
+        EdgeError: a student with LayerNorms, whose other units change where one is cut.
+    """
+    if isinstance(shape, TransformerShape) and shape.norm == "layer":
+        raise EdgeError(
+            'Pruning needs norms that fold, and this student has LayerNorms; set norm = "batch" in [student].'
+        )
     return tuple(_conv_groups(shape) if isinstance(shape, StudentShape) else _transformer_groups(shape))
 
 

@@ -49,6 +49,7 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
             queries=plan.queries,
             query_blocks=plan.query_blocks,
             embedding=embedding,
+            norm=plan.norm,
         )
     strides, left = [], steps
     for stride in plan.strides:

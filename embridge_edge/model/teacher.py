@@ -20,6 +20,7 @@ class TeacherShape:
     Attributes:
         steps, columns: input of the EMG tower. patch: time steps in a patch. frames: pose frames in a window.
         gestures: rows of the label head; 0 for recordings without labels, whose one row is never trained.
+        emg_encoder: "transformer" or "convolutions".
         readout: "queries" (Q-Former), "cls" (one token of the EMG tower) or "mean" (of its tokens).
     """
 
@@ -29,6 +30,7 @@ class TeacherShape:
     frames: int
     gestures: int
     readout: str
+    emg_encoder: str
     emg_width: int
     emg_blocks: int
     pose_width: int
@@ -49,6 +51,11 @@ class TeacherShape:
                 raise EdgeError(
                     f"{name} {getattr(self, name)} is no multiple of heads {self.heads}; change the recipe's [teacher]."
                 )
+        if self.readout == "cls" and self.emg_encoder == "convolutions":
+            raise EdgeError(
+                'readout "cls" is a token among others, which convolutions over time do not have; set emg_encoder to "transformer", '
+                "or another readout, in the recipe's [teacher]."
+            )
         if self.readout == "mean" and self.embedding != self.emg_width:
             raise EdgeError(
                 f'readout "mean" gives an embedding of emg_width {self.emg_width}, not {self.embedding}; change the recipe\'s '
@@ -65,7 +72,11 @@ class TeacherShape:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TeacherShape:
         names = {item.name for item in fields(cls)}
-        stored = {"readout": "queries", **stored}  # checkpoints of before there was another
+        stored = {
+            "readout": "queries",
+            "emg_encoder": "transformer",
+            **stored,
+        }  # checkpoints of before there was another
         if set(stored) != names:
             raise EdgeError(
                 f"The checkpoint's shape has no or an unknown {sorted(set(stored) ^ names)[0]!r}; train it again."
@@ -165,7 +176,14 @@ class Teacher(nn.Module):
         super().__init__()
         self.shape = shape
         self.emg = EmgTower(
-            shape.steps, shape.columns, shape.patch, shape.emg_width, shape.emg_blocks, shape.heads, shape.dropout
+            shape.steps,
+            shape.columns,
+            shape.patch,
+            shape.emg_width,
+            shape.emg_blocks,
+            shape.heads,
+            shape.dropout,
+            shape.emg_encoder,
         )
         self.pose = PoseTower(shape.frames, shape.pose_width, shape.pose_blocks, shape.heads, shape.embedding)
         self.project: nn.Module

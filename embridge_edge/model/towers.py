@@ -79,14 +79,44 @@ class PatchStem(nn.Module):
         return self.layers(x.unsqueeze(1).permute(0, 3, 1, 2)).squeeze(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
+class ResidualConvolutions(nn.Module):
+    """An encoder of residual blocks over time, `[batch, tokens, width]` to the same: in each two convolutions with batch
+    normalisation (He et al. 2016). With few recordings it learns in a fraction of a Transformer's steps.
+    """
+
+    def __init__(self, width: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+
+        def convolution() -> list[nn.Module]:
+            return [nn.Conv2d(width, width, (1, 3), padding=(0, 1), bias=False), BatchNorm(width)]
+
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*convolution(), nn.ReLU(), nn.Dropout(dropout), *convolution()) for _ in range(blocks)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values = tokens.unsqueeze(1).permute(0, 3, 1, 2)
+        for block in self.blocks:
+            values = torch.relu(values + block(values))
+        return values.squeeze(2).transpose(1, 2)
+
+
 class EmgTower(nn.Module):
-    """EMG to tokens: one a patch of `patch` time steps, by a convolutional stem, then a Transformer encoder.
+    """EMG to tokens: one a patch of `patch` time steps, by a convolutional stem, then an encoder: a Transformer, or convolutions.
 
     Masked pre-training (embridge: half of the patches hidden, mean squared error on those) goes through `reconstruct`.
     """
 
     def __init__(
-        self, steps: int, columns: int, patch: int, width: int, blocks: int, heads: int, dropout: float
+        self,
+        steps: int,
+        columns: int,
+        patch: int,
+        width: int,
+        blocks: int,
+        heads: int,
+        dropout: float,
+        kind: str = "transformer",
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -94,7 +124,11 @@ class EmgTower(nn.Module):
         self.embed = PatchStem(columns, patch, width)
         self.position = nn.Parameter(0.02 * torch.randn(self.tokens, width))
         self.hidden = nn.Parameter(torch.zeros(columns))
-        self.encoder = encoder(width, blocks, heads, dropout)
+        self.encoder = (
+            ResidualConvolutions(width, blocks, dropout)
+            if kind == "convolutions"
+            else encoder(width, blocks, heads, dropout)
+        )
         self.decoder = nn.Linear(width, patch * columns)
 
     def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:

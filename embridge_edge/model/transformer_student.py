@@ -1,13 +1,13 @@
 """The phone's and the accelerator's student: convolutions to tokens, a Transformer encoder, a Q-Former, built for int8.
 
-Norms are BatchNorms that fold into the Linear behind them: with LayerNorm plain quantization flips 10 to 16 % of the decisions on EMG,
-with these some 3 % (measured on an earlier student). Feed-forward layers have ReLU, since microcontroller runtimes lack GELU.
+Norms are BatchNorms that fold into the Linear behind them, unless LayerNorms are asked for, which stay in the graph and cost int8 far more
+decisions (docs/numbers.md). Feed-forward layers have ReLU, since microcontroller runtimes lack GELU.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.model.stored import StoredShape
 from embridge_edge.model.student import Convolution, NormedConvolution
 
+Norm = Literal["batch", "layer"]
+NORMS: tuple[Norm, ...] = ("batch", "layer")
 STEM_KERNEL = 5
 FEED_FORWARD = 2
 
@@ -30,6 +32,7 @@ class TransformerShape(StoredShape):
         halvings: convolutions of stride 2 in the stem; a token then stands for 2 ** halvings steps.
         queries: learned queries that read the tokens. query_blocks: self-attention blocks over what they have read.
         embedding: length of the output.
+        norm: "batch", which folds, or "layer".
         stem_widths: of the stem's convolutions but the last, whose width is the tokens'. head_size: values of a head.
         block_heads, hidden: heads, and width of the feed-forward layer, of each block: the encoder's, then those over the queries.
             These four are None, and follow from width and heads, until a student is pruned (`compression.pruning`).
@@ -47,6 +50,7 @@ class TransformerShape(StoredShape):
     queries: int = 4
     query_blocks: int = 1
     embedding: int = 64
+    norm: Norm = "batch"
     stem_widths: tuple[int, ...] | None = None
     head_size: int | None = None
     block_heads: tuple[int, ...] | None = None
@@ -60,6 +64,8 @@ class TransformerShape(StoredShape):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise EdgeError(f"The student's {name} is {value!r}; give a whole number of {least} or more.")
+        if self.norm not in NORMS:
+            raise EdgeError(f"Unknown norm {self.norm!r} of the student; choose one of {', '.join(NORMS)}.")
         if self.head_size is None and self.width % self.heads:
             raise EdgeError(f"The student's width {self.width} is no multiple of its heads {self.heads}; change one.")
         blocks = self.blocks + self.query_blocks
@@ -103,7 +109,7 @@ class TransformerShape(StoredShape):
         heads = self.block_heads or (self.heads,) * count
         hidden = self.hidden or (FEED_FORWARD * self.width,) * count
         size = self.head_size or self.width // self.heads
-        return tuple(AttentionPlan(self.width, *one, size) for one in zip(heads, hidden, strict=True))
+        return tuple(AttentionPlan(self.width, *one, size, self.norm) for one in zip(heads, hidden, strict=True))
 
     @property
     def macs(self) -> int:
@@ -116,24 +122,26 @@ class TransformerShape(StoredShape):
 
     @property
     def parameters_count(self) -> int:
-        """Weights and biases of the deployed graph, norms folded."""
+        """Weights and biases of the deployed graph, norms folded where they can be."""
         convolutions = sum(one.kernel * one.inputs * one.outputs + one.outputs for one in self.stem)
         width = self.width
         blocks = sum(block.parameters_count for block in self.attention)
         places = self.tokens * width + (self.queries * width if self.query_blocks else 0)
         reading = self.queries * width + self.queries
         out = self.queries * width * self.embedding + self.embedding
-        return convolutions + places + blocks + reading + out
+        own = 0 if self.norm == "batch" else 2 * width * (2 * len(self.attention) + 1)
+        return convolutions + places + blocks + reading + out + own
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionPlan:
-    """One self-attention block: width of its tokens, heads, width of its feed-forward layer, values of a head."""
+    """One self-attention block: width of its tokens, heads, width of its feed-forward layer, values of a head, kind of its norms."""
 
     width: int
     heads: int
     hidden: int
     size: int
+    norm: Norm = "batch"
 
     def macs(self, rows: int) -> int:
         """Multiply-accumulates over so many tokens."""
@@ -148,19 +156,20 @@ class AttentionPlan:
 
 
 class NormedLinear(nn.Module):
-    """BatchNorm over the last axis, then Linears into which it folds: `[…, inputs]` to one tensor for each.
+    """A norm over the last axis, then Linears, into which a BatchNorm folds: `[…, inputs]` to one tensor for each.
 
     In training they are one product; the deployed graph has one layer for each, so that nothing has to be cut apart.
     """
 
-    def __init__(self, inputs: int, *outputs: int) -> None:
+    def __init__(self, inputs: int, *outputs: int, norm: Norm = "batch") -> None:
         super().__init__()
-        self.norm: nn.Module = nn.BatchNorm1d(inputs)
+        self.norm: nn.Module = nn.BatchNorm1d(inputs) if norm == "batch" else nn.LayerNorm(inputs)
         self.linears = nn.ModuleList(nn.Linear(inputs, count) for count in outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if isinstance(self.norm, nn.Identity):
-            return tuple(linear(x) for linear in self.linears)
+        if not isinstance(self.norm, nn.BatchNorm1d):
+            normed = self.norm(x)
+            return tuple(linear(normed) for linear in self.linears)
         normed = self.norm(x.reshape(-1, x.shape[-1]))
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         weight, bias = (torch.cat([getattr(one, name) for one in linears]) for name in ("weight", "bias"))
@@ -168,8 +177,9 @@ class NormedLinear(nn.Module):
         return torch.split(whole, [one.out_features for one in linears], dim=-1)
 
     def fold(self) -> None:
-        """Put the norm into the Linears: y = W (γ (x − μ) / σ + β) + b."""
-        norm = cast(nn.BatchNorm1d, self.norm)
+        """Put a BatchNorm into the Linears: y = W (γ (x − μ) / σ + β) + b. A LayerNorm stays."""
+        if not isinstance(norm := self.norm, nn.BatchNorm1d):
+            return
         with torch.no_grad():
             scale = norm.weight / torch.sqrt(cast(Tensor, norm.running_var) + norm.eps)
             shift = norm.bias - cast(Tensor, norm.running_mean) * scale
@@ -180,7 +190,7 @@ class NormedLinear(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention and feed-forward, each behind a norm that folds and with a residual; `[B, T, W]` to the same.
+    """Self-attention and feed-forward, each behind a norm and with a residual; `[B, T, W]` to the same.
 
     A head has Linears of its own: splitting one product into heads takes five ops that only move values (TRANSPOSE, SLICE), which an
     accelerator may leave to the processor. The usual 1/√d is part of the query's weights when it is folded.
@@ -189,9 +199,9 @@ class AttentionBlock(nn.Module):
     def __init__(self, plan: AttentionPlan) -> None:
         super().__init__()
         self.heads = plan.heads
-        self.attend = NormedLinear(plan.width, *[plan.size] * (3 * plan.heads))
+        self.attend = NormedLinear(plan.width, *[plan.size] * (3 * plan.heads), norm=plan.norm)
         self.out = nn.Linear(plan.heads * plan.size, plan.width)
-        self.widen = NormedLinear(plan.width, plan.hidden)
+        self.widen = NormedLinear(plan.width, plan.hidden, norm=plan.norm)
         self.narrow = nn.Linear(plan.hidden, plan.width)
         self.scale = plan.size**-0.5
 
@@ -226,7 +236,7 @@ class TransformerStudent(nn.Module):
         self.stem = nn.Sequential(*(nn.Sequential(NormedConvolution(one), nn.ReLU()) for one in shape.stem))
         self.place = nn.Parameter(0.02 * torch.randn(shape.tokens, shape.width))
         self.encoder = nn.Sequential(*(AttentionBlock(plan) for plan in shape.attention[: shape.blocks]))
-        self.scores = NormedLinear(shape.width, shape.queries)
+        self.scores = NormedLinear(shape.width, shape.queries, norm=shape.norm)
         self.query = nn.Parameter(0.02 * torch.randn(shape.queries, shape.width))
         self.qformer = nn.Sequential(*(AttentionBlock(plan) for plan in shape.attention[shape.blocks :]))
         self.embedding = nn.Linear(shape.queries * shape.width, shape.embedding)

@@ -243,6 +243,7 @@ def test_plans_name_groups_and_the_last_pattern_counts() -> None:
         (StudentShape(80, 8), PrunePlan(layers={"encoder.*": 0.5}), "layers names 'encoder.*', and this student has blocks.0,"),
         (StudentShape(80, 8), PrunePlan(budget=StudentBudget(flash_bytes=100)), r"still takes flash_bytes [\d,]+ \(budget 100\)"),
         (TransformerShape(80, 8), PrunePlan(budget=StudentBudget(macs=100)), "A budget is for a convolutional student"),
+        (TransformerShape(80, 8, norm="layer"), PrunePlan(), "Pruning needs norms that fold, and this student has LayerNorms"),
     ],
 )  # fmt: skip
 def test_plans_that_cannot_be_are_one_line(shape: AnyShape, plan: PrunePlan, says: str) -> None:

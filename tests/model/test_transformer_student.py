@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import macs, op_counts, read_graph
 from embridge_edge.model.student import StudentShape, parameters_count
 from embridge_edge.model.students import new_student, shape_of, stored_shape
-from embridge_edge.model.transformer_student import TransformerShape, TransformerStudent
+from embridge_edge.model.transformer_student import Norm, TransformerShape, TransformerStudent
 
 SHAPES = st.builds(
     TransformerShape,
@@ -29,6 +31,7 @@ SHAPES = st.builds(
     queries=st.integers(1, 3),
     query_blocks=st.integers(0, 1),
     embedding=st.integers(2, 8),
+    norm=st.sampled_from(["batch", "layer"]),
 )
 
 
@@ -64,13 +67,15 @@ def test_shapes_survive_storing(shape: TransformerShape) -> None:
     assert shape_of(old.to_dict()) == shape_of(stored_shape(old)) == old  # what was stored before there were families
 
 
-def test_int8_graph_moves_next_to_nothing_and_runs_alike_everywhere() -> None:
-    shape = TransformerShape(80, 8, width=16, blocks=1, heads=2)
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_int8_graph_moves_next_to_nothing_and_runs_alike_everywhere(norm: Norm) -> None:
+    shape = TransformerShape(80, 8, width=16, blocks=1, heads=2, norm=norm)
     folded, windows = fold_batchnorm(trained(shape)), 2.0 * torch.randn(48, 80, 8).numpy()
     model = to_tflite(folded, (1, 80, 8))
     graph = read_graph(model)
     assert macs(graph) == shape.macs
-    assert op_counts(graph)["TRANSPOSE"] == 1 and not {"SLICE", "SPLIT", "MUL", "GATHER"} & set(op_counts(graph))
+    assert op_counts(graph)["TRANSPOSE"] == 1 and not {"SLICE", "SPLIT", "GATHER"} & set(op_counts(graph))
+    assert ("MUL" in op_counts(graph)) == (norm == "layer")
     with torch.no_grad():
         exact = folded(torch.from_numpy(windows)).numpy()
     assert abs(run_tflite(model, windows) - exact).max() < 1e-4 * abs(exact).max()
@@ -83,10 +88,11 @@ def test_int8_graph_moves_next_to_nothing_and_runs_alike_everywhere() -> None:
     [
         ({"width": 10, "heads": 4}, "width 10 is no multiple of its heads 4"),
         ({"halvings": 6}, "6 halvings leave one token of 40 steps"),
+        ({"norm": "instance"}, "Unknown norm 'instance' of the student; choose one of batch, layer"),
         ({"queries": 0}, "queries is 0; give a whole number of 1 or more"),
     ],
 )
-def test_impossible_shapes_are_one_line(given: dict[str, int], says: str) -> None:
+def test_impossible_shapes_are_one_line(given: dict[str, Any], says: str) -> None:
     with pytest.raises(EdgeError, match=says):
         new_student(TransformerShape(40, 8, **given))
 
