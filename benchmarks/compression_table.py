@@ -6,8 +6,11 @@
 A bundle is what `deploy` wrote, with its workspace: its teachers, students and int8 models are judged as they are, and from each student are made
 
 * `qat int8`: trained on with the rounding of int8 (`[quantize.qat]`);
-* `mixed`: layers taken to 16 bits one after the other, on windows of the training side, until none takes off LEAST_GAIN of the damage;
+* `mixed`: layers taken to 16 bits one after the other, on windows of the training side (`[quantize.mix]`);
 * `pruned`: units cut (`[prune]`), what is left distilled again, and its int8.
+
+`--also NAME=RECIPE` distils one more student from the same teacher, as that recipe's [student], [distill] and [quantize] say, and adds its float
+form, its int8, and its int8 mixed or trained with rounding where the recipe has [quantize.mix] or [quantize.qat].
 
 Every division that the bundle holds is taken, every fold of it with models of its own, under the recipe's own values and the defaults of what
 the recipe does not say; nothing is chosen on the judged side. Accuracy is balanced, a mean over wearers with a 95 % bootstrap interval; a
@@ -29,11 +32,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from embridge_edge.artifacts import read_json, sha256_of_file
-from embridge_edge.calibration.selection import select_windows
 from embridge_edge.errors import EdgeError
-from embridge_edge.export.mixing import LEAST_GAIN, mixes
-from embridge_edge.export.quantized import load_quantized, save_quantized
-from embridge_edge.export.ranges import ranges_in
+from embridge_edge.export.quantized import save_quantized
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.learning.evaluation import Score
 from embridge_edge.learning.judge import Answers, Judgement, answer, joined, judge
@@ -44,12 +44,11 @@ from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
 from embridge_edge.model.students import shape_of
 from embridge_edge.progress import SILENT
-from embridge_edge.recipe import PrunePlan, QatPlan, Recipe, recipe_from_dict
+from embridge_edge.recipe import MixPlan, PrunePlan, QatPlan, Recipe, find_recipe, recipe_from_dict
 from embridge_edge.verbs.models import embed_windows, open_model
 from embridge_edge.verbs.prune import pruned
 from embridge_edge.verbs.quantize import quantized
-from embridge_edge.verbs.rounding import decider
-from embridge_edge.verbs.workflow import Job, job_for
+from embridge_edge.verbs.workflow import Job, distill_checkpoint, job_for
 from embridge_edge.verbs.workspace import Workspace
 
 TWINS = {
@@ -60,9 +59,8 @@ TWINS = {
     "pruned": "student",
     "pruned int8": "pruned",
 }
+KINDS = ("int8", "qat int8", "mixed")
 METRIC = "balanced_accuracy"
-MIXING_WINDOWS = 300
-MOST_WIDE = 6
 MARKERS = "odsv^PXD"
 
 
@@ -102,6 +100,13 @@ class Bundle:
     seed: int
     windows: WindowSet
     report: dict[str, Any]
+    also: dict[str, Recipe]
+
+    @property
+    def twins(self) -> dict[str, str]:
+        """What each form is compared with."""
+        more = {f"{name} {kind}": name for name in self.also for kind in KINDS}
+        return {**TWINS, **dict.fromkeys(self.also, "student"), **more}
 
     def folds(self, split: str) -> list[str]:
         """Names of a division's models: one for each fold."""
@@ -114,13 +119,13 @@ class Bundle:
         return self.folder / "work" / f"{tag}.{kind}"
 
 
-def opened(folder: Path) -> Bundle:
+def opened(folder: Path, also: dict[str, Recipe]) -> Bundle:
     if not (folder / "work" / "windows").is_dir() or not (folder / "report.json").is_file():
         raise EdgeError(f"{folder} holds no report and workspace of deploy; run embridge-edge deploy --out {folder}.")
     report = read_json(folder / "report.json")
     recipe = recipe_from_dict(report["recipe"])
     name = f"{report['data']['name']}, {recipe.name}"
-    return Bundle(folder, name, recipe, report["seed"], WindowSet.load(folder / "work" / "windows"), report)
+    return Bundle(folder, name, recipe, report["seed"], WindowSet.load(folder / "work" / "windows"), report, also)
 
 
 def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: float) -> Iterator[tuple[str, Path]]:
@@ -137,25 +142,36 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
     def step(name: str, how: object, make: Callable[[Path], None]) -> Path:
         return workspace.step(f"{bundle.folder.name}.{tag}.{name}", [inputs, plan.to_dict(), how, share], make)[0]
 
-    trained = replace(plan.quantize, qat=plan.quantize.qat or QatPlan(), wide=(), bias_correction=False)
-    qat = replace(plan, quantize=trained)
-    yield (
-        "qat int8",
-        step("qat", asdict(trained), lambda to: save_quantized(quantized(job, student, qat, seed), to)),
-    )
+    def int8(name: str, source: Path, recipe: Recipe) -> tuple[str, Path]:
+        """One more int8 form of a student."""
 
-    def mix(to: Path) -> None:
-        plain = load_quantized(bundle.made(tag, "int8"))
-        some = select_windows(job.windows, job.train, MIXING_WINDOWS, seed + 1)
-        inputs = job.windows.with_chain(student.chain).inputs(some)
-        curve = mixes(plain.float32, ranges_in(plain.int8), inputs, decider(student), most=MOST_WIDE)
-        wide = replace(plan, quantize=replace(plan.quantize, qat=None, wide=curve[-1].wide))
-        save_quantized(quantized(job, student, wide, seed), to)
-        (to / "curve.json").write_text(json.dumps([one.to_json() for one in curve], indent=1) + "\n")
+        def make(to: Path) -> None:
+            save_quantized(quantized(job, load_checkpoint(source), recipe, seed), to)
 
-    yield "mixed", step("mixed", [MIXING_WINDOWS, MOST_WIDE, LEAST_GAIN], mix)
+        return name, step(name.replace(" ", "-"), recipe.to_dict(), make)
+
+    base = replace(plan.quantize, qat=None, mix=None)
+    trained = replace(base, qat=plan.quantize.qat or QatPlan(), wide=(), bias_correction=False)
+    yield int8("qat int8", bundle.made(tag, "student"), replace(plan, quantize=trained))
+    mixed = replace(base, mix=plan.quantize.mix or MixPlan())
+    yield int8("mixed", bundle.made(tag, "student"), replace(plan, quantize=mixed))
+    for name, recipe in bundle.also.items():
+        other = replace(plan, student=recipe.student, distill=recipe.distill, quantize=recipe.quantize)
+
+        def distil(to: Path, name: str = name, other: Recipe = other) -> None:
+            run = Run(seed, f"{tag} {name}", workspace.state(f"{bundle.folder.name}.{tag}.{name}"), inputs[0], SILENT)
+            save_checkpoint(distill_checkpoint(job, teacher, other, run, share=share), to)
+
+        source = step(name, [asdict(other.student), asdict(other.distill)], distil)
+        yield name, source
+        plain = replace(other.quantize, qat=None, mix=None)
+        for kind, how in zip(
+            KINDS, (plain, replace(plain, qat=other.quantize.qat), replace(plain, mix=other.quantize.mix)), strict=True
+        ):
+            if kind == "int8" or how != plain:
+                yield int8(f"{name} {kind}", source, replace(other, quantize=how))
     how = plan.prune or PrunePlan()
-    smaller = replace(plan, prune=how, quantize=replace(plan.quantize, qat=None))
+    smaller = replace(plan, prune=how, quantize=base)
 
     def prune(to: Path) -> None:
         run = Run(seed, f"{tag} pruned", workspace.state(f"{bundle.folder.name}.{tag}.pruned"), inputs[1], SILENT)
@@ -163,11 +179,7 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
 
     small = step("pruned", asdict(how), prune)
     yield "pruned", small
-
-    def quantize(to: Path) -> None:
-        save_quantized(quantized(job, load_checkpoint(small), smaller, seed), to)
-
-    yield "pruned int8", step("pruned-int8", asdict(how), quantize)
+    yield int8("pruned int8", small, smaller)
 
 
 def size_of(folder: Path, windows: WindowSet, twin: Size | None) -> Size:
@@ -198,22 +210,27 @@ def rows_of(bundle: Bundle, split: str, workspace: Workspace, *, first: bool) ->
             model = open_model(folder)
             said = embed_windows(model, job.windows, job.test)
             answers.setdefault(form, []).append(answer(form, split, job.windows, job.test, said, model.heads))
-            sizes.setdefault(form, size_of(folder, job.windows, sizes.get(TWINS.get(form, ""))))
+            sizes.setdefault(form, size_of(folder, job.windows, sizes.get(bundle.twins.get(form, ""))))
         print(f"{bundle.name}, {tag}: {time.strftime('%H:%M:%S')}", flush=True)
     whole = [joined(parts) for form, parts in answers.items() if len(parts) == len(divisions)]
     # Embeddings of different folds are different spaces, each compared with its own twin's.
-    found = judge(bundle.windows, whole, bundle.name, bundle.recipe.windows.hold_out_gestures, bundle.seed, TWINS)
-    return [_row(found, split, one.model, sizes[one.model]) for one in whole if found.value(one.model, split, METRIC)]
+    found = judge(
+        bundle.windows, whole, bundle.name, bundle.recipe.windows.hold_out_gestures, bundle.seed, bundle.twins
+    )
+    return [
+        _row(found, split, one.model, sizes[one.model], bundle.twins.get(one.model))
+        for one in whole
+        if found.value(one.model, split, METRIC)
+    ]
 
 
-def _row(found: Judgement, split: str, form: str, size: Size) -> Row:
+def _row(found: Judgement, split: str, form: str, size: Size, twin: str | None) -> Row:
     (result,) = (r for r in found.results if (r.model, r.split, r.metric) == (form, split, METRIC))
     scores = [
         Score(arm=row["model"], seed=0, wearer=row["wearer"], group=split, metric=METRIC, value=row["value"])
         for row in found.per_wearer
         if (row["split"], row["metric"]) == (split, METRIC)
     ]
-    twin = TWINS.get(form)
     return Row(
         split,
         form,
@@ -242,7 +259,7 @@ def table(rows: list[Row]) -> str:
         if gap is not None:
             around = "" if gap.ci_low is None else f" [{gap.ci_low:+.4f}, {gap.ci_high:+.4f}]"
             difference = f"{gap.value:+.4f}{around} {gap.verdict}"
-        alike = row.form not in ("teacher", "supervised", "student", "pruned")
+        alike = row.form.endswith(KINDS)
         flips = f"{100 * row.flips:.2f} %" if alike and row.flips is not None else "–"
         error = f"{row.error:.3f}" if alike and row.error is not None else "–"
         lines.append(
@@ -269,7 +286,7 @@ def picture(tables: dict[str, list[Row]], curves: dict[tuple[str, str], list[dic
                 whisker = [[row.accuracy - row.low], [row.high - row.accuracy]]
             left.errorbar(
                 [row.size.size_bytes / 1000], [row.accuracy], whisker, fmt=marker, capsize=3, elinewidth=0.8, alpha=0.75,
-                fillstyle="none" if "int8" in row.form or row.form == "mixed" else "full", label=row.form,
+                fillstyle="none" if row.form.endswith(KINDS) else "full", label=row.form,
             )  # fmt: skip
         left.set_xscale("log")
         left.set_xlabel("kB: float32 parameters, or the int8 file")
@@ -303,12 +320,15 @@ def main() -> None:
     parser.add_argument("--splits", help="only these of the bundle's divisions, with commas between them")
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=RECIPE")
     asked = parser.parse_args()
     tables: dict[str, list[Row]] = {}
     curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
         for folder in asked.bundles:
-            bundle = opened(folder)
+            bundle = opened(
+                folder, {name: find_recipe(recipe) for name, _, recipe in (one.partition("=") for one in asked.also)}
+            )
             held = list(dict.fromkeys(result["split"] for result in bundle.report["results"]))
             chosen = [split for split in held if not asked.splits or split in asked.splits.split(",")]
             workspace = Workspace(asked.out, SILENT)
@@ -316,7 +336,7 @@ def main() -> None:
             tables[bundle.name] = rows
             for split in chosen:
                 mixed = asked.out / f"{bundle.folder.name}.{bundle.folds(split)[0]}.mixed"
-                curves[bundle.name, split] = json.loads((mixed / "curve.json").read_text())
+                curves[bundle.name, split] = read_json(mixed / "quantized.json")["mixing"]
             print(f"\n{bundle.name}, seed {bundle.seed}\n\n{table(rows)}\n", flush=True)
     except EdgeError as error:
         parser.exit(2, f"{error}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from embridge_edge.export.running import run_tflite
 from embridge_edge.export.sensitivity import Damage, Decide, damage_of
 from embridge_edge.firmware_bridge.graph import peak_activation_bytes, read_graph
 from embridge_edge.progress import SILENT, Progress
+from embridge_edge.recipe import MixPlan
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,18 +43,10 @@ class Mix:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-
-@dataclass(frozen=True)
-class Budget:
-    """What a mix may cost at the most; None is no limit."""
-
-    size_bytes: int | None = None
-    peak_bytes: int | None = None
-    wide_macs: int | None = None
-
-    def allows(self, mix: Mix) -> bool:
-        limits = ((self.size_bytes, mix.size_bytes), (self.peak_bytes, mix.peak_bytes), (self.wide_macs, mix.wide_macs))
-        return all(limit is None or cost <= limit for limit, cost in limits)
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Mix:
+        """What `to_json` gave."""
+        return cls(**{**stored, "wide": tuple(stored["wide"]), "damage": Damage(**stored["damage"])})
 
 
 def mixes(
@@ -62,20 +55,21 @@ def mixes(
     windows: Floats,
     decide: Decide | None = None,
     *,
-    budget: Budget | None = None,
-    most: int | None = None,
+    plan: MixPlan | None = None,
+    start: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> list[Mix]:
-    """Take layers to 16 bits one after the other, each time the one that helps most, as long as it helps and the budget holds.
+    """Take layers to 16 bits one after the other, each time the one that helps most, as long as it helps and the plan allows it.
 
     Greedy, since layers are few and their errors nearly add up; every step tries all that are left.
 
     Args:
         ranges: of every activation. windows: float32 `[n, T, C]`, real ones that are not those of the ranges.
-        decide: outputs to gestures. most: layers in 16 bits at the most.
+        decide: outputs to gestures. plan: limits; None takes the default one. start: layers that have 16 bits from the first.
 
-    Returns: the curve, from full int8 on.
+    Returns: the curve, from `start` on.
     """
+    plan = plan or MixPlan()
     exact = run_tflite(float_model, windows)
     graph = read_graph(float_model)
     layers = {name: op for name, op in layers_of(graph).items() if can_be_wide(graph, name)}
@@ -93,15 +87,21 @@ def mixes(
             sum(macs.values()),
         )
 
-    curve = [mix(())]
-    limit = len(layers) if most is None else min(most, len(layers))
+    curve = [mix(tuple(start))]
+    limit = min(plan.layers, len(layers))
     with progress.bar("mixed precision", limit, "layer") as advance:
-        while len(curve) <= limit:
+        advance(len(curve[-1].wide))
+        while len(curve[-1].wide) < limit:
             left = [name for name in layers if name not in curve[-1].wide]
-            tried = [one for name in left if (budget or Budget()).allows(one := mix((*curve[-1].wide, name)))]
+            tried = [one for name in left if _allowed(one := mix((*curve[-1].wide, name)), plan)]
             best = min(tried, key=lambda one: one.damage.mean_removed_error, default=None)
             if best is None or best.damage.mean_removed_error > (1 - LEAST_GAIN) * curve[-1].damage.mean_removed_error:
                 break
             curve.append(best)
             advance(1)
     return curve
+
+
+def _allowed(mix: Mix, plan: MixPlan) -> bool:
+    limits = ((plan.size_bytes, mix.size_bytes), (plan.peak_bytes, mix.peak_bytes), (plan.wide_macs, mix.wide_macs))
+    return all(limit is None or cost <= limit for limit, cost in limits)

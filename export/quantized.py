@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,18 @@ from embridge_edge.compression.folding import folded
 from embridge_edge.compression.observers import Range
 from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
+from embridge_edge.export.mixing import Mix, mixes
 from embridge_edge.export.onnx import to_onnx
-from embridge_edge.export.quantizing import quantize_tflite
+from embridge_edge.export.quantizing import layers_named, quantize_tflite
 from embridge_edge.export.ranges import observed, ranges_in, ranges_of
 from embridge_edge.export.readback import Asked, refuse_unless_sound
+from embridge_edge.export.sensitivity import Decide
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.model.checkpoint import Checkpoint
 from embridge_edge.model.student import Student
 from embridge_edge.model.students import AnyStudent
+from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import QuantizePlan
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class QuantizedModel:
         calibration: float32 `[n, steps, columns]`, the windows that set the ranges, already through the chain.
         coverage: what those windows cover (`calibration.selection.Coverage.to_json`).
         ranges: what each int8 activation holds, by name: `export` reads the file back against them.
+        mixing: the curve of the search for layers with 16 bits, whose last point this model is; empty where nothing was searched.
     """
 
     int8: bytes
@@ -54,6 +58,23 @@ class QuantizedModel:
     calibration: Floats
     coverage: Mapping[str, Any]
     ranges: Mapping[str, Range]
+    mixing: tuple[Mix, ...] = ()
+
+    @property
+    def wide(self) -> tuple[str, ...]:
+        """Layers whose outputs have 16 bits."""
+        about = metadata.read(self.int8) or {}
+        asked = about.get("provenance", {}).get("quantization", {}).get("wide", ())
+        return layers_named(read_graph(self.float32), asked)
+
+
+@dataclass(frozen=True)
+class Search:
+    """On what a mix is searched: windows, float32 `[n, steps, columns]`, as the network takes them, and what decides."""
+
+    windows: Floats
+    decide: Decide | None = None
+    progress: Progress = SILENT
 
 
 def quantize_student(
@@ -62,17 +83,18 @@ def quantize_student(
     coverage: Mapping[str, Any],
     plan: QuantizePlan,
     tune: Tune | None = None,
+    search: Search | None = None,
 ) -> QuantizedModel:
     """Quantize weights per channel and activations per tensor to int8, int8 at both ends.
 
     Args:
         calibration: float32 `[n, steps, columns]`, inputs of the network.
-        tune: what trains the student with rounding, for a plan with `qat`.
+        tune: what trains the student with rounding, for a plan with `qat`. search: for a plan with `mix`.
     """
     network, shape = _network(student, calibration, plan), (1, *student.chain.input_shape)
     about = student.child_metadata()
     if tune is None:
-        return quantize_module(network, shape, about, calibration, coverage, plan)
+        return quantize_module(network, shape, about, calibration, coverage, plan, search=search)
     from embridge_edge.compression.qat import fake_quantized
     from embridge_edge.export.qat import carried, placed
 
@@ -114,6 +136,7 @@ def quantize_module(
     *,
     bare: bytes | None = None,
     most_transposes: int = 1,
+    search: Search | None = None,
 ) -> QuantizedModel:
     """As `quantize_student`, for any module.
 
@@ -122,8 +145,15 @@ def quantize_module(
         bare: the module as float `.tflite`, where it was converted before. most_transposes: TRANSPOSE ops that the graph may hold.
     """
     bare = to_tflite(network, shape) if bare is None else bare
+    curve: list[Mix] = []
+    if search is not None and plan.mix is not None:
+        ranges = ranges_of(bare, observed(bare, calibration), plan)
+        start = layers_named(read_graph(bare), plan.wide)
+        curve = mixes(bare, ranges, search.windows, search.decide, plan=plan.mix, start=start, progress=search.progress)
+        plan = replace(plan, wide=curve[-1].wide)
     int8 = quantize_tflite(bare, calibration, plan, most_transposes=most_transposes)
-    return _kept(network, shape, int8, bare, about, calibration, coverage, plan)
+    made = _kept(network, shape, int8, bare, about, calibration, coverage, plan)
+    return replace(made, mixing=tuple(curve))
 
 
 def _kept(
@@ -166,7 +196,11 @@ def save_quantized(model: QuantizedModel, folder: Path) -> None:
         (temporary / "student.tflite").write_bytes(model.float32)
         (temporary / "student.onnx").write_bytes(model.onnx)
         save_file({"windows": np.ascontiguousarray(model.calibration)}, temporary / "calibration.safetensors")
-        about = {"coverage": dict(model.coverage), "ranges": {name: list(ends) for name, ends in model.ranges.items()}}
+        about = {
+            "coverage": dict(model.coverage),
+            "ranges": {name: list(ends) for name, ends in model.ranges.items()},
+            "mixing": [mix.to_json() for mix in model.mixing],
+        }
         write_json(temporary / "quantized.json", about)
 
 
@@ -188,6 +222,7 @@ def load_quantized(folder: Path) -> QuantizedModel:
             calibration=load_file(folder / "calibration.safetensors")["windows"],
             coverage=about["coverage"],
             ranges={name: (ends[0], ends[1]) for name, ends in about["ranges"].items()},
+            mixing=tuple(Mix.from_json(one) for one in about.get("mixing", ())),
         )
     except (FileNotFoundError, KeyError, SafetensorError) as error:
         raise EdgeError(f"{folder} is no quantized model ({error}); run quantize again.") from None

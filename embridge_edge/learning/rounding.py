@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -38,7 +40,7 @@ def tune_rounded(
     Args:
         network: inputs `[n, T, C]` to tokens and embeddings `[n, D]`; trained in place. before: inputs to embeddings, in float.
         which: windows to draw from. head: linear rows over the gestures of `windows`, which `plan.label_weight` is for; None has none.
-        batch: windows of a step.
+        batch: windows of a step. run: its key stands for the student and the windows, where it keeps a state.
 
     Returns: the loss of each step.
     """
@@ -67,6 +69,7 @@ def tune_rounded(
         Schedule(plan.steps, plan.learning_rate, weight_decay=0.0),  # which would shrink ranges
         seed=run.seed + 5,
         label=f"{run.name}: training with rounding",
+        saved=run.saved("qat", asdict(plan), batch),
         progress=run.progress,
         world=world,
     )

@@ -16,7 +16,7 @@ from embridge_edge.report.blocks import (
     said,
     table,
 )
-from embridge_edge.report.pictures import Bar, Range
+from embridge_edge.report.pictures import Axis, Bar, Curve, Range
 from embridge_edge.report.reading import Report, Row
 
 DRAWN_LAYERS = 10
@@ -59,6 +59,8 @@ def quantization(report: Report) -> Section:
     hurt = reading.record(record, "sensitivity")
     if words.number(_error_at_output(hurt, "whole")) is not None:
         blocks.append(_sensitivity_table(hurt))
+    if len(mixes := reading.rows(record, "mixing")) > 1:
+        blocks += [_mixing_picture(mixes), _mixing_table(mixes)]
     title = "Float to int8"
     if not blocks:
         return Section("int8", title, missing="no int8 model was compared with its float twin.")
@@ -197,6 +199,61 @@ def _sensitivity_table(found: Row) -> Table:
     mends = f"The recipe line that mends most: {advice}." if advice else "No layer's 16 bits mend a tenth of it."
     caption = "The layers that int8 hurts most: mean-removed error at the model's output"
     return table(caption, columns, rows, f"All layers in int8: {whole}. {mends}")
+
+
+def _mixing_picture(mixes: list[Row]) -> Picture:
+    kib = tuple((words.number(mix.get("size_bytes")) or 0.0) / 1024 for mix in mixes)
+    shares = tuple(_wide_share(mix) for mix in mixes)
+    found = {
+        label: tuple(words.number(reading.record(mix, "damage").get(key)) for mix in mixes)
+        for key, label in (("mean_removed_error", "mean-removed error"), ("class_flips", "class flips"))
+    }
+    lines = [
+        Curve(label, tuple(value for value in values if value is not None), (kib, shares), role)
+        for (label, values), role in zip(found.items(), ("accent", "base"), strict=True)
+        if None not in values
+    ]
+    margin = 0.05 * (max(kib) - min(kib)) or 1.0
+    below = (
+        Axis(min(kib) - margin, max(kib) + margin, "KiB of the int8 graph"),
+        Axis(-0.03, 1.03, "multiply-accumulates with a 16-bit operand, %", 100.0),
+    )
+    alt = "; ".join(f"{mix['wide'][-1] if mix.get('wide') else 'all int8'}: {_damage_text(mix)}" for mix in mixes)
+    caption = (
+        "Layers taken to 16 bits, one after the other, against bytes and operations (windows of the training side)"
+    )
+    return Picture(pictures.curves("mixing", alt, lines, below), caption, pictures.WIDTH)
+
+
+def _wide_share(mix: Row) -> float:
+    return (words.number(mix.get("wide_macs")) or 0.0) / max(1.0, words.number(mix.get("macs")) or 1.0)
+
+
+def _damage_text(mix: Row) -> str:
+    return words.quantity("mean_removed_error", reading.record(mix, "damage").get("mean_removed_error"))
+
+
+def _mixing_table(mixes: list[Row]) -> Table:
+    rows = [
+        [
+            Cell(words.shortened(str(mix["wide"][-1]), 60) if mix.get("wide") else "all int8"),
+            *(measured(key, reading.record(mix, "damage").get(key)) for key in ("mean_removed_error", "class_flips")),
+            measured("bytes", mix.get("size_bytes")),
+            measured("bytes", mix.get("peak_bytes")),
+            Cell(words.percent(_wide_share(mix), 0)),
+        ]
+        for mix in mixes
+    ]
+    columns = [
+        named("taken to 16 bits"),
+        numeric("mean-removed error"),
+        numeric("class flips"),
+        numeric("bytes of the graph"),
+        numeric("peak activations"),
+        numeric("16-bit operations"),
+    ]
+    caption = "Mixed precision: what each further layer with 16 bits mends and costs"
+    return table(caption, columns, rows, "The last row is the model that ships.")
 
 
 def _exactly(value: object) -> str:

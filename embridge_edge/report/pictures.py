@@ -68,6 +68,16 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Shares, and where each stands on the horizontal axis of every panel."""
+
+    label: str
+    values: tuple[float, ...]
+    places: tuple[tuple[float, ...], ...]
+    role: str = "accent"
+
+
+@dataclass(frozen=True)
 class Axis:
     """A horizontal axis: its ends, its name with unit, and by how much values are multiplied to be shown."""
 
@@ -256,6 +266,40 @@ def bars(name: str, alt: str, lines: Sequence[Bar]) -> str:
             axes.barh(
                 top + 24, WIDTH * min(1.0, max(0.0, line.value / full)), height=10, color=_COLOUR[line.role], lw=0
             )
+
+    return _svg(name, alt, WIDTH, height, draw)
+
+
+def curves(name: str, alt: str, lines: Sequence[Curve], below: Sequence[Axis]) -> str:
+    """Lines of points over one horizontal axis or several, one panel below the other; values are shares, shown in percent."""
+    panel = 190
+    height = panel * len(below)
+    highest = max((value for line in lines for value in line.values), default=0.0) or 1.0
+
+    def draw(figure: Any) -> None:
+        for place, axis in enumerate(below):
+            bottom = 1.0 - (place + 1) / len(below)
+            axes = figure.add_axes(
+                (50 / WIDTH, bottom + 44 / height, (WIDTH - 64) / WIDTH, (panel - (70 if place == 0 else 56)) / height)
+            )
+            for line in lines:
+                at = [value * axis.factor for value in line.places[place]]
+                shown = [100 * value for value in line.values]
+                axes.plot(at, shown, "o-", color=_COLOUR[line.role], ms=6, lw=2, label=line.label)
+            axes.set_xlim(axis.low * axis.factor, axis.high * axis.factor)
+            axes.set_ylim(0, 115 * highest)
+            axes.set_xlabel(axis.title, color=_COLOUR["muted"], size=11)
+            axes.set_ylabel("%", color=_COLOUR["muted"], size=11)
+            axes.tick_params(length=0, pad=6, labelcolor=_COLOUR["muted"], labelsize=11)
+            axes.grid(axis="y", color=_COLOUR["line"], lw=1)
+            axes.set_axisbelow(True)
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            if place == 0:
+                axes.legend(
+                    frameon=False, fontsize=11, ncols=len(lines), loc="lower left", bbox_to_anchor=(-0.03, 0.98),
+                    labelcolor=_COLOUR["ink"], handlelength=1.2, columnspacing=1.2,
+                )  # fmt: skip
 
     return _svg(name, alt, WIDTH, height, draw)
 

@@ -86,6 +86,19 @@ def _device(report: Report) -> list[str]:
     if artifact is not None:
         lines.append(["model file", words.quantity("bytes", artifact.get("bytes")), str(artifact.get("path") or "")])
         lines.append(["tensor arena", words.quantity("bytes", artifact.get("arena_bytes")), "TFLM on the host"])
+    if package := reading.record(report, "package"):
+        tests = ", ".join(
+            f"{place} {'passed' if passed else 'FAILED'}"
+            for place, passed in reading.record(package, "selftests").items()
+        )
+        compared = f"{words.count(package.get('inputs_checked'), 'input')} compared, {words.count(package.get('mismatches'))} differ"
+        lines.append(
+            [
+                "C package",
+                words.count(len(reading.texts(package.get("files"))), "file"),
+                f"{compared}; self-test: {tests or 'not run'}",
+            ]
+        )
     for row in reading.rows(report, "latency")[:3]:
         what = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; "
         what += "not the target" if reading.on_host(row) else str(row["source"])

@@ -6,25 +6,32 @@ import datetime
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from embridge_edge.artifacts import read_json, remove_leftovers, sha256_of_file, write_json, written_by_rename
+from embridge_edge.artifacts import (
+    folder_written_by_rename,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_json,
+    written_by_rename,
+)
 from embridge_edge.errors import EdgeError, GateMissed
 from embridge_edge.export.bundle import MANIFEST, SIGNATURE, WORKSPACE, Part, write_manifest
 from embridge_edge.hardware.host import host_facts, usable_cores
 from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
-from embridge_edge.recipe import SPLITS, Recipe, find_recipe
+from embridge_edge.recipe import SPLITS, PackagePlan, Recipe, find_recipe
 from embridge_edge.verbs.judging import CHAIN, Division, Work, judgement_of
 from embridge_edge.verbs.measuring import (
-    calibration_of,
     costs,
     forms_beside,
     gates,
+    kept_with_int8,
     layer_errors_of,
     parity,
     sensitivity_of_shipped,
@@ -42,11 +49,13 @@ from embridge_edge.verbs.workflow import (
 from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_around, refuse_inside
 
 if TYPE_CHECKING:
+    from embridge_edge.hardware.target import Target
     from embridge_edge.learning.windows import WindowSet
 
 WORK = WORKSPACE
 CARD = "MODEL_CARD.md"
 WRITTEN_LAST = (MANIFEST, SIGNATURE, CARD, "report.html", "report.json")
+PACKAGE = "package"
 CHECKPOINT_FILES = ("model.safetensors", "model.json")
 SHIPPED = ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx")
 
@@ -82,6 +91,7 @@ def deploy(
     out: Path,
     *,
     checkpoint: Path | None = None,
+    unit_per_count: float | None = None,
     format: str | None = None,
     seed: int = 0,
     force: bool = False,
@@ -95,6 +105,7 @@ def deploy(
     Args:
         data: recordings. recipe: name or file. out: folder of the bundle.
         checkpoint: a teacher to start from, trained on the same split; else one is trained.
+        unit_per_count: what one count of the converter is in volts, for the C package; in the place of the recipe's.
 
     Raises:
         EdgeError: wrong recipe or recordings, or `out` holds something that deploy did not write.
@@ -105,6 +116,8 @@ def deploy(
     started = time.monotonic()
     title = data.resolve().name
     plan = find_recipe(recipe)
+    if unit_per_count is not None:
+        plan = replace(plan, package=replace(plan.package or PackagePlan(), unit_per_count=unit_per_count))
     refuse_without_nncf(plan)
     if plan.distill.score_weight:
         raise EdgeError(SCORES_ARE_OF_OTHERS)
@@ -127,6 +140,8 @@ def deploy(
     data_sha256 = recordings_step(workspace, data, format, stamp)
     windows, key = windows_step(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
+    if plan.package is not None:
+        _refuse_package(plan.package, target, windows.chain.unit)
     if plan.prune is not None:  # what cannot be pruned as asked is refused before hours of training
         counts_for(student_shape(windows, plan.student, plan.teacher.embedding), plan.prune)
     divisions = _divisions(windows, plan, trained)
@@ -151,6 +166,7 @@ def deploy(
         remove_leftovers(out / name)
     kinds = ("teacher", "student", *(name for names in supervised for name in names))
     exported = _ship(workspace, out, primary, kinds, plan, given=checkpoint is not None)
+    beside = kept_with_int8(workspace, primary)
     measured, _ = workspace.step(
         "measured",
         [key, exported, plan.to_dict(), target.to_json(), asdict(host_facts()), seed],
@@ -161,8 +177,9 @@ def deploy(
                 "quantization": {
                     **layer_errors_of(workspace, windows, primary, plan, seed),
                     "forms": forms_beside(workspace, windows, primary, plan, seed),
+                    "mixing": beside.get("mixing", []),
                 },
-                "calibration": calibration_of(workspace, primary),
+                "calibration": beside["coverage"],
                 **costs(out, plan),
             },
         ),
@@ -174,6 +191,7 @@ def deploy(
             folder / "sensitivity.json", sensitivity_of_shipped(workspace, windows, primary, plan, seed)
         ),
     )
+    packaged = _package(workspace, out, plan)
     results = [result.to_json() for judgement in judgements for result in judgement.results]
     report: dict[str, Any] = {
         "title": f"{title} on {plan.target}",
@@ -188,6 +206,7 @@ def deploy(
         "per_wearer": [row for judgement in judgements for row in judgement.per_wearer],
         **read_json(measured / "measured.json"),
     }
+    report["package"] = packaged
     report["quantization"]["sensitivity"] = read_json(hurt / "sensitivity.json")
     report["gates"] = gates(plan, report, primary.split)
     report["minutes"] = workspace.minutes  # jobs run side by side, so their sum is more than the clock says
@@ -267,6 +286,54 @@ def _ship(
     return key
 
 
+def _refuse_package(plan: PackagePlan, target: Target, unit: str) -> None:
+    """Refuse before anything is trained what `bridge` would refuse after it."""
+    if target.kind == "npu":
+        raise EdgeError(f"{target.name} runs what Vela compiles, and no C; leave [package] out of the recipe.")
+    if (unit == "V") != (plan.unit_per_count is not None):
+        raise EdgeError(
+            "The recordings are in volts, and the recipe wants a C package: say what one count of the converter is with "
+            "--unit-per-count VOLTS (0.195e-6 for an RHD2000)."
+            if unit == "V"
+            else f"The recordings are counts ({unit}); leave out --unit-per-count, and unit_per_count in [package]."
+        )
+
+
+def _package(workspace: Workspace, out: Path, plan: Recipe) -> dict[str, Any]:
+    """Write the C package of the model that ships; what was found out about it, for the report."""
+    from embridge_edge.verbs.bridge import bridge
+    from embridge_edge.verbs.packaging import Wanted
+
+    shutil.rmtree(out / PACKAGE, ignore_errors=True)
+    if (how := plan.package) is None:
+        return {}
+    model = out / "student_int8.tflite"
+
+    def make(folder: Path) -> None:
+        wanted = Wanted(sample_bits=how.sample_bits, unit_per_count=how.unit_per_count)
+        made = bridge(
+            model, plan.target, folder / PACKAGE, wanted=wanted, verify=how.verify, progress=workspace.progress
+        )
+        (folder / PACKAGE / "bridge.json").unlink()  # names folders of this machine
+        keys = (
+            "profile",
+            "inputs_checked",
+            "tensors_checked",
+            "mismatches",
+            "selftests",
+            "ram_bytes",
+            "const_bytes",
+            "files",
+        )
+        write_json(folder / "package.json", {key: value for key, value in made.to_json().items() if key in keys})
+
+    inputs = [sha256_of_file(model), find_target(plan.target).to_json(), asdict(how)]
+    folder, _ = workspace.step(PACKAGE, inputs, make)
+    with folder_written_by_rename(out / PACKAGE) as temporary:
+        shutil.copytree(folder / PACKAGE, temporary, dirs_exist_ok=True)
+    return read_json(folder / "package.json")
+
+
 def _copy(source: Path, target: Path) -> None:
     remove_leftovers(target)
     with written_by_rename(target) as temporary:
@@ -340,6 +407,11 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
         Part("calibration.safetensors", "calibration", (data_sha256, student)),
         Part("student_int8.tflite", "tflite_int8", (student, *(trained or (calibration,)))),
         Part("student_int8.onnx", "onnx_int8", (student, *(trained or (calibration,)))),
+        *(
+            Part(path.relative_to(out).as_posix(), "package", (int8,))
+            for path in sorted((out / PACKAGE).rglob("*"))
+            if path.is_file()
+        ),
         Part(CARD, "card", (int8,)),
         Part("report.json", "report", (int8,), reproducible=False),
         Part("report.html", "report", (sha256_of_file(out / "report.json"),), reproducible=False),
@@ -349,8 +421,22 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
 @click.command("deploy")
 @recipe_options
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="A teacher to start from instead of training one.")
+@click.option(
+    "--unit-per-count",
+    type=float,
+    metavar="VOLTS",
+    help="What one count of the converter is, for the C package; for recordings in volts.",
+)
 @common_options
-def command(data: Path, recipe: str, out: Path, checkpoint: Path | None, format: str | None, common: Common) -> None:
+def command(
+    data: Path,
+    recipe: str,
+    out: Path,
+    checkpoint: Path | None,
+    unit_per_count: float | None,
+    format: str | None,
+    common: Common,
+) -> None:
     """Do all of it for a target, with gates: recordings to a checked bundle.
 
     Steps whose inputs did not change are not run again, and an interrupted one goes on where it stopped.
@@ -360,6 +446,7 @@ def command(data: Path, recipe: str, out: Path, checkpoint: Path | None, format:
         recipe,
         out,
         checkpoint=checkpoint,
+        unit_per_count=unit_per_count,
         format=format,
         seed=common.seed,
         force=common.force,

@@ -263,7 +263,8 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
     from embridge_edge.export.foreign_student import refuse_other_numbers, student_module, student_values
     from embridge_edge.export.quantized import quantize_module
     from embridge_edge.export.tflite import to_tflite
-    from embridge_edge.verbs.quantize import calibration_of
+    from embridge_edge.verbs.quantize import calibration_of, search_of
+    from embridge_edge.verbs.rounding import decision
     from embridge_edge.verbs.workflow import provenance
 
     model, job, chain, plan = foreign.model, foreign.job, foreign.chain, foreign.recipe.quantize
@@ -275,7 +276,8 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
         )
     _refuse_other_gestures(foreign, progress)
     module, shape = student_module(model, chain), (1, *chain.input_shape)
-    calibration, covered = calibration_of(replace(job, windows=job.windows.with_chain(chain)), plan, seed)
+    heard = replace(job, windows=job.windows.with_chain(chain))
+    calibration, covered = calibration_of(heard, plan, seed)
     some = calibration[:: -(-len(calibration) // COMPARED_WINDOWS)]
     expected = student_values(model, chain, some)
     bare = to_tflite(module, shape)
@@ -290,7 +292,10 @@ def quantize_foreign(foreign: ForeignJob, seed: int, progress: Progress = SILENT
         "heads": [head.to_dict() for head in heads],
         "provenance": {**origin, "foreign": model.provenance},
     }
-    made = quantize_module(module, shape, about, calibration, covered, plan, bare=bare, most_transposes=MOST_TRANSPOSES)
+    search = search_of(heard, plan, decision(heads), seed, progress)
+    made = quantize_module(
+        module, shape, about, calibration, covered, plan, bare=bare, most_transposes=MOST_TRANSPOSES, search=search
+    )
     return ForeignStudent(chain, heads, made, error)
 
 

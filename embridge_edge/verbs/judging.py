@@ -158,7 +158,7 @@ class Work:
         def make(folder: Path) -> None:
             if kind == "int8":
                 student = load_checkpoint(self.division.folder(workspace, "student"))
-                save_quantized(quantized(job, student, plan, self.seed, self.progress), folder)
+                save_quantized(quantized(job, student, plan, self.seed, self.progress, state, key), folder)
             else:
                 save_checkpoint(model(), folder)
 

@@ -126,12 +126,12 @@ def forms_beside(
     ]
 
 
-def calibration_of(workspace: Workspace, division: Division) -> dict[str, Any]:
-    """What the calibration windows cover."""
+def kept_with_int8(workspace: Workspace, division: Division) -> dict[str, Any]:
+    """What `quantize` kept beside the model that ships: coverage of the calibration windows, and the search for 16-bit layers."""
     from embridge_edge.artifacts import read_json
 
-    coverage: dict[str, Any] = read_json(division.folder(workspace, "int8") / "quantized.json")["coverage"]
-    return coverage
+    kept: dict[str, Any] = read_json(division.folder(workspace, "int8") / "quantized.json")
+    return kept
 
 
 def costs(out: Path, plan: Recipe) -> dict[str, Any]:
@@ -265,6 +265,13 @@ def gates(plan: Recipe, report: dict[str, Any], split: str) -> list[dict[str, An
             "class flips between TFLM and LiteRT's reference",
             limits.parity_class_flips,
             tflm["class_flips"],
+        )
+    if plan.package is not None and plan.package.verify:
+        gate(
+            "package",
+            "tensors of the C package that differ, and self-tests that failed",
+            0,
+            report["package"]["mismatches"],
         )
     target = report["target"]
     for memory, used in (("flash", "the model without a runtime"), ("ram", "arena on the host")):

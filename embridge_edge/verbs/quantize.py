@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embridge_edge.artifacts import write_json
+from embridge_edge import __version__
+from embridge_edge.artifacts import sha256_of_file, write_json
 from embridge_edge.errors import GateMissed
 from embridge_edge.progress import SILENT, Progress
 from embridge_edge.recipe import Recipe, find_recipe
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from embridge_edge.export.quantized import QuantizedModel, Tune
-    from embridge_edge.export.sensitivity import Damage, Sensitivity
+    from embridge_edge.export.mixing import Mix
+    from embridge_edge.export.quantized import QuantizedModel, Search, Tune
+    from embridge_edge.export.sensitivity import Damage, Decide, Sensitivity
+    from embridge_edge.learning.loop import Run
     from embridge_edge.model.checkpoint import Checkpoint
     from embridge_edge.model.students import AnyStudent
     from embridge_edge.recipe import QatPlan, QuantizePlan
@@ -54,6 +57,7 @@ class QuantizeReport:
         limit: of class flips, by the recipe's gates; None where there is none.
         sensitivity: layer by layer, where it was asked for or the limit is missed.
         forms: float, quantized as it is and trained with rounding beside each other, where the recipe trains with rounding.
+        mixing: the search for layers with 16 bits, point by point, where the recipe has one.
         conversion_error: of a model of others: float TFLite against ONNX Runtime, as a share of the largest output.
     """
 
@@ -68,6 +72,7 @@ class QuantizeReport:
     limit: float | None
     sensitivity: Sensitivity | None
     forms: tuple[Form, ...] = ()
+    mixing: tuple[Mix, ...] = ()
     conversion_error: float | None = None
 
     @property
@@ -86,7 +91,19 @@ class QuantizeReport:
         ]
         if self.conversion_error is not None:
             lines.insert(0, f"float TFLite against ONNX Runtime: {self.conversion_error:.1e} of the largest output")
-        return "\n".join([*lines, *lines_of(self.forms), *self.layer_lines(), str(self.folder)])
+        return "\n".join([*lines, *lines_of(self.forms), *self.mixing_lines(), *self.layer_lines(), str(self.folder)])
+
+    def mixing_lines(self) -> list[str]:
+        """The curve of the search, one layer a line."""
+        if not self.mixing:
+            return []
+        lines = ["  taken to 16 bits     mean-removed error  class flips      bytes  peak bytes  16-bit MACs"]
+        for mix in self.mixing:
+            flips = "–" if mix.damage.class_flips is None else f"{100 * mix.damage.class_flips:.2f} %"
+            name = mix.wide[-1] if mix.wide else "nothing"
+            cost = f"{mix.size_bytes:10,} {mix.peak_bytes:11,} {100 * mix.wide_macs / max(1, mix.macs):10.1f} %"
+            lines.append(f"  {name:20} {mix.damage.mean_removed_error:18.4f} {flips:>12} {cost}")
+        return [*lines, "  the last line is what was written"]
 
     @property
     def advice(self) -> str | None:
@@ -114,6 +131,7 @@ class QuantizeReport:
             "damage": asdict(self.damage),
             "sensitivity": layers,
             "forms": [form.to_json() for form in self.forms],
+            "mixing": [mix.to_json() for mix in self.mixing],
             "ok": self.ok,
         }
 
@@ -133,6 +151,8 @@ def quantize(
 ) -> QuantizeReport:
     """Quantize a student to int8, with calibration windows from the training side of the split that it was trained with.
 
+    An interrupted training with rounding goes on where it stopped when it is called again with the same arguments.
+
     Where more decisions flip than the recipe's gates allow, or `layers` asks for it, every layer is quantized alone, left float and
     given 16 bits, and the report names the recipe line that mends most.
 
@@ -146,10 +166,12 @@ def quantize(
     """
     from embridge_edge.export.quantized import QUANTIZED_FILES, save_quantized
     from embridge_edge.export.reading import read_artifact
-    from embridge_edge.model.checkpoint import load_checkpoint
+    from embridge_edge.learning.loop import key_of
+    from embridge_edge.model.checkpoint import CHECKPOINT_FILES, load_checkpoint
     from embridge_edge.verbs.foreign import foreign_job, is_foreign, quantize_foreign
+    from embridge_edge.verbs.train import forget
     from embridge_edge.verbs.workflow import choose_split, job_for, read_windows
-    from embridge_edge.verbs.workspace import refuse_around, refuse_inside
+    from embridge_edge.verbs.workspace import fingerprint, refuse_around, refuse_inside
 
     plan = find_recipe(recipe)
     refuse_without_nncf(plan)
@@ -168,8 +190,13 @@ def quantize(
         checkpoint = load_checkpoint(student)
         windows = read_windows(data, plan, format, progress)
         job = job_for(windows, choose_split(windows, checkpoint.provenance.get("split"), plan), plan)
-        deployed, model = checkpoint, quantized(job, checkpoint, plan, seed, progress)
+        state = out.parent / f".{out.name}.unfinished"
+        stamps = [sha256_of_file(student / name) for name in CHECKPOINT_FILES]
+        key = key_of(__version__, stamps, fingerprint(data, format), plan.to_dict(), seed)
+        deployed, model = checkpoint, quantized(job, checkpoint, plan, seed, progress, state, key)
     save_quantized(model, out)
+    if checkpoint is not None:
+        forget(state)
     heard, which = job.windows.with_chain(deployed.chain), _judged_windows(job, seed)
     forms: tuple[Form, ...] = ()
     if checkpoint is not None and plan.quantize.qat is not None:
@@ -195,6 +222,7 @@ def quantize(
         limit=limit,
         sensitivity=found,
         forms=forms,
+        mixing=model.mixing,
         conversion_error=error,
     )
 
@@ -220,26 +248,36 @@ def sensitivity_of(
     model: QuantizedModel, student: Deployed, inputs: Floats, plan: Recipe, progress: Progress = SILENT
 ) -> Sensitivity:
     """Which layer hurts, with the ranges that the plan gives, or those that were learnt."""
-    from embridge_edge.export.quantizing import layers_named
     from embridge_edge.export.ranges import observed, ranges_in, ranges_of
     from embridge_edge.export.sensitivity import sensitivity
-    from embridge_edge.firmware_bridge.graph import read_graph
 
     if plan.quantize.qat is None:
         ranges = ranges_of(model.float32, observed(model.float32, model.calibration), plan.quantize)
     else:
         ranges = ranges_in(model.int8)
     some = inputs[:: -(-len(inputs) // LAYER_WINDOWS)]
-    wide = layers_named(read_graph(model.float32), plan.quantize.wide)
-    return sensitivity(model.float32, ranges, some, decider(student), wide=wide, progress=progress)
+    return sensitivity(model.float32, ranges, some, decider(student), wide=model.wide, progress=progress)
 
 
-def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int, progress: Progress = SILENT) -> QuantizedModel:
-    """Choose calibration windows from a job's training side and quantize a student with them, after training it so where `qat` asks."""
+def quantized(
+    job: Job,
+    student: Checkpoint,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress = SILENT,
+    state: Path | None = None,
+    key: str = "",
+) -> QuantizedModel:
+    """Choose calibration windows from a job's training side and quantize a student with them, after training it so where `qat` asks.
+
+    Args:
+        state: where training with rounding keeps what it needs to go on after an interruption. key: stands for student, windows and recipe.
+    """
     from dataclasses import replace
 
     from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import quantize_student
+    from embridge_edge.learning.loop import Run
     from embridge_edge.verbs.workflow import refuse_other_chain
 
     if student.kind != "student":
@@ -248,8 +286,10 @@ def quantized(job: Job, student: Checkpoint, recipe: Recipe, seed: int, progress
     job = replace(job, windows=job.windows.with_chain(student.chain))
     calibration, covered = calibration_of(job, recipe.quantize, seed)
     qat = recipe.quantize.qat
-    tune = None if qat is None else _tuning(job, student, qat, recipe.distill.batch, seed, progress)
-    return quantize_student(student, calibration, covered, recipe.quantize, tune)
+    run = Run(seed, "student", state, key, progress)
+    tune = None if qat is None else _tuning(job, student, qat, recipe.distill.batch, run)
+    search = search_of(job, recipe.quantize, decider(student), seed, progress)
+    return quantize_student(student, calibration, covered, recipe.quantize, tune, search)
 
 
 def calibration_of(job: Job, plan: QuantizePlan, seed: int) -> tuple[Floats, dict[str, Any]]:
@@ -268,19 +308,31 @@ def calibration_of(job: Job, plan: QuantizePlan, seed: int) -> tuple[Floats, dic
     return windows.inputs(chosen), covered.to_json()
 
 
-def _tuning(job: Job, student: Checkpoint, plan: QatPlan, batch: int, seed: int, progress: Progress) -> Tune:
+def search_of(
+    job: Job, plan: QuantizePlan, decide: Decide | None, seed: int, progress: Progress = SILENT
+) -> Search | None:
+    """On what mixed precision is searched: windows of the training side, drawn anew; None where the plan searches nothing."""
+    from embridge_edge.calibration.selection import select_windows
+    from embridge_edge.export.quantized import Search
+
+    if plan.mix is None:
+        return None
+    return Search(
+        job.windows.inputs(select_windows(job.windows, job.train, plan.mix.windows, seed + 1)), decide, progress
+    )
+
+
+def _tuning(job: Job, student: Checkpoint, plan: QatPlan, batch: int, run: Run) -> Tune:
     """What trains a student with rounding, on a share of the windows that it was distilled on."""
-    from embridge_edge.learning.loop import Run
     from embridge_edge.learning.rounding import tune_rounded
     from embridge_edge.learning.shares import drawn_evenly
 
     windows, which = job.windows, job.train
     most = max(1, round(plan.share * len(which)))
-    chosen = which[drawn_evenly(windows.labels[which], windows.wearers[which], most, seed)]
+    chosen = which[drawn_evenly(windows.labels[which], windows.wearers[which], most, run.seed)]
     head = next((head for head in student.heads if head.kind == "linear" and head.names == windows.gestures), None)
 
     def tune(network: nn.Module, before: AnyStudent) -> None:
-        run = Run(seed, "student", progress=progress)
         tune_rounded(network, before, windows, chosen, head, plan, batch, run)
 
     return tune

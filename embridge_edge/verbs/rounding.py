@@ -127,7 +127,12 @@ def advised(line: str | None, trained: bool) -> str | None:
 
 def decider(student: Deployed) -> Decide | None:
     """What turns a student's embeddings into decisions; None where it has no head that decides."""
-    return next((head.decide for head in student.heads if head.kind in ("linear", "poses")), None)
+    return decision(student.heads)
+
+
+def decision(heads: Sequence[Head]) -> Decide | None:
+    """What of some heads decides."""
+    return next((head.decide for head in heads if head.kind in ("linear", "poses")), None)
 
 
 def balanced_accuracy_of(

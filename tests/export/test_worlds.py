@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from embridge_edge.export import tflite
 from embridge_edge.export.bias import corrected
 from embridge_edge.export.comparing import compare_runtimes, layer_errors
 from embridge_edge.export.flatbuffer import repack_inline
-from embridge_edge.export.mixing import Budget, mixes
+from embridge_edge.export.mixing import Mix, mixes
 from embridge_edge.export.onnx import quantize_onnx, to_onnx
 from embridge_edge.export.quantizing import can_be_wide, from_quantizer, layers_of, quantize_tflite, touching
 from embridge_edge.export.ranges import kinds_of, observed, ranges_of
@@ -27,7 +28,7 @@ from embridge_edge.export.running import RUNTIMES, Runtime, layer_values, run_on
 from embridge_edge.export.sensitivity import sensitivity
 from embridge_edge.firmware_bridge.graph import Tensor, float_ops, macs, op_counts, peak_activation_bytes, read_graph
 from embridge_edge.model.student import Student, StudentShape
-from embridge_edge.recipe import TENSOR_KINDS, QuantizePlan
+from embridge_edge.recipe import TENSOR_KINDS, MixPlan, QuantizePlan
 
 if TYPE_CHECKING:
     from conftest import Exported
@@ -204,14 +205,17 @@ def test_sensitivity_points_at_the_layer_with_a_bad_range(exported: Exported) ->
 def test_mixed_precision_takes_the_bad_layer_first_and_keeps_to_its_budget(exported: Exported) -> None:
     ranges = ranges_of(exported.float_tflite, observed(exported.float_tflite, exported.calibration), QuantizePlan())
     ranges["02_conv_2d"] = (0.0, 8.0 * ranges["02_conv_2d"][1])
-    curve = mixes(exported.float_tflite, ranges, exported.windows[:64], most=2)
+    curve = mixes(exported.float_tflite, ranges, exported.windows[:64], plan=MixPlan(layers=2))
     assert curve[0].wide == () and curve[1].wide == ("02_conv_2d",)
     assert [mix.damage.mean_removed_error for mix in curve] == sorted(
         (mix.damage.mean_removed_error for mix in curve), reverse=True
     )
     assert curve[0].wide_macs == 0 < curve[1].wide_macs < curve[1].macs
-    tight = mixes(exported.float_tflite, ranges, exported.windows[:64], budget=Budget(size_bytes=curve[0].size_bytes))
-    assert tight[0] == curve[0] and len(tight) == 1
+    tight = MixPlan(size_bytes=curve[0].size_bytes)
+    assert mixes(exported.float_tflite, ranges, exported.windows[:64], plan=tight) == curve[:1]
+    further = mixes(exported.float_tflite, ranges, exported.windows[:64], plan=MixPlan(layers=2), start=curve[1].wide)
+    assert further == curve[1:]
+    assert [Mix.from_json(json.loads(json.dumps(mix.to_json()))) for mix in curve] == curve
 
 
 def test_given_range_replaces_the_observed_one(exported: Exported) -> None:

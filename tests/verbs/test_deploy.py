@@ -18,6 +18,7 @@ import pytest
 
 from embridge_edge.artifacts import sha256_of_file
 from embridge_edge.cli import run
+from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.recordings.emg2pose import write_emg2pose
 from embridge_edge.recordings.recording import Recording
 from embridge_edge.verbs.workspace import Workspace, content_hash, fingerprint, refuse_around, refuse_inside
@@ -57,6 +58,9 @@ windows = 64
 splits = ["session", "wearer"]
 folds = 2
 parity_windows = 50
+[package]
+unit_per_count = 1e-3
+verify = 1
 [gates]
 class_flips = 0.5
 int8_loss = 0.5
@@ -271,7 +275,8 @@ def test_another_target_and_other_gates_change_what_files_say_and_train_nothing(
     before = (again / "student_int8.onnx").read_bytes()
     changed.write_text(RECIPE.replace("class_flips = 0.5", "class_flips = 0.9"))
     assert deploy(data, changed, again) == 0
-    assert ran(again) == {"exported", "measured"}
+    assert ran(again) == {"exported", "measured", "package"}
+    assert "android/build.gradle.kts" not in read(again / "report.json")["package"]["files"]
     manifest = read(again / "manifest.json")
     assert read(again / "student" / "model.json")["provenance"]["recipe_sha256"] == manifest["recipe_sha256"]
     changed.write_text(RECIPE.replace('target = "nrf52840"', 'target = "phone-arm64"'))
@@ -279,6 +284,9 @@ def test_another_target_and_other_gates_change_what_files_say_and_train_nothing(
     assert not {step for step in ran(again) if "teacher" in step or "student" in step}
     manifest = read(again / "manifest.json")
     assert manifest["recipe"]["target"] == "phone-arm64"
+    assert (again / "package" / "android" / "src" / "main" / "assets" / "model_int8.tflite").read_bytes() == (
+        again / "student_int8.tflite"
+    ).read_bytes()
     for name in ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx"):
         about = metadata.read(again / name)
         assert about is not None
@@ -323,6 +331,65 @@ def test_what_cannot_be_pruned_so_is_refused_before_anything_is_trained(
     assert says in printed.splitlines()[-1]
     assert "holds other files; they are no part of the bundle" in printed
     assert not list((out / "work").glob("*teacher*")) and (out / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"unit_per_count = 1e-3\n": ""},
+            "The recordings are in volts, and the recipe wants a C package: say what one count",
+        ),
+        ({'target = "nrf52840"': 'target = "ethos-u55-128"'}, "ethos-u55-128 runs what Vela compiles, and no C"),
+        ({"verify = 1": "sample_bits = 24"}, "sample_bits"),
+    ],
+)
+def test_a_package_that_cannot_be_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path, changes: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, text = tmp_path / "tiny.toml", RECIPE
+    for before, after in changes.items():
+        text = text.replace(before, after)
+    file.write_text(text)
+    assert deploy(data, file, tmp_path / "out") == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "out" / "work").glob("*teacher*"))
+
+
+@pytest.mark.slow
+def test_package_is_the_model_that_ships_and_goes_with_its_table(again: Path, data: Path, tmp_path: Path) -> None:
+    digest = sha256_of_file(again / "student_int8.tflite")
+    about = read(again / "report.json")["package"]
+    assert about["inputs_checked"] == 1 and about["mismatches"] == 0 and about["selftests"] == {"host": True}
+    held = {one["path"]: one for one in read(again / "manifest.json")["files"] if one["path"].startswith("package/")}
+    assert {"package/CMakeLists.txt", "package/LICENSE"} <= held.keys() and "package/bridge.json" not in held
+    assert all(one["parents"] == [digest] for one in held.values())
+    assert {f"package/{name}" for name in about["files"]} == held.keys()
+    changed = tmp_path / "tiny.toml"
+    changed.write_text(RECIPE.replace("[package]\nunit_per_count = 1e-3\nverify = 1\n", ""))
+    assert deploy(data, changed, again) == 0
+    assert not (again / "package").exists() and read(again / "report.json")["package"] == {}
+    assert not [one for one in read(again / "manifest.json")["files"] if one["path"].startswith("package/")]
+
+
+@pytest.mark.slow
+def test_16_bit_layers_are_searched_where_the_recipe_says_so(again: Path, data: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "tiny.toml"
+    without = RECIPE.replace("[package]\nunit_per_count = 1e-3\nverify = 1\n", "")
+    changed.write_text(without + "[quantize.mix]\nwindows = 60\nlayers = 2\n")
+    assert deploy(data, changed, again) == 0
+    curve = read(again / "report.json")["quantization"]["mixing"]
+    assert len(curve) > 1 and curve[0]["wide"] == []
+    errors = [mix["damage"]["mean_removed_error"] for mix in curve]
+    assert errors == sorted(errors, reverse=True)
+    types = {
+        tensor.name: tensor.type
+        for tensor in read_graph((again / "student_int8.tflite").read_bytes()).tensors
+        if not tensor.is_constant
+    }
+    assert {types[name] for name in curve[-1]["wide"]} == {"int16"}
+    page = (again / "report.html").read_text("utf-8")
+    assert "Layers taken to 16 bits, one after the other" in page and "Mixed precision: what each further layer" in page
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +227,32 @@ def say(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return printed.out if code == 0 else printed.err
 
 
+@contextlib.contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch, steps: int, at: int) -> Iterator[None]:
+    """Within it a training of so many steps is interrupted at one of them."""
+    from embridge_edge.learning import loop
+
+    rate_at = loop.Schedule.rate_at
+
+    def stopping(self: loop.Schedule, step: int) -> float:
+        if self.steps == steps and step == at:
+            raise KeyboardInterrupt
+        return rate_at(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY_S", -1.0)
+        patch.setattr(loop.Schedule, "rate_at", stopping)
+        yield
+
+
 @pytest.mark.slow
-def test_a_student_is_trained_with_rounding_where_the_recipe_asks(
-    made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_student_is_trained_with_rounding_where_the_recipe_asks_and_goes_on_when_interrupted(
+    made: Path,
+    data: Path,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("nncf")
     file = tmp_path / "qat.toml"
@@ -246,8 +270,14 @@ def test_a_student_is_trained_with_rounding_where_the_recipe_asks(
     assert (tmp_path / "int8" / "student.tflite").read_bytes() != (made / "int8" / "student.tflite").read_bytes()
     assert run(["check", str(tmp_path / "int8"), "--data", str(data), "--quiet"]) == 0
     capsys.readouterr()
-    assert run(["quantize", str(made / "student"), *common, "--out", str(tmp_path / "again")]) == 0
+    again = ["quantize", str(made / "student"), *common, "--out", str(tmp_path / "again")]
+    with interrupted(monkeypatch, 30, 20):
+        assert run(again) == 130
+    assert not (tmp_path / "again").exists() and (tmp_path / ".again.unfinished").is_dir()
+    capsys.readouterr()
+    assert run(again) == 0
     assert "int8, trained with rounding" in capsys.readouterr().out
+    assert not (tmp_path / ".again.unfinished").exists()
     assert trained.read_bytes() == (tmp_path / "again" / "student_int8.tflite").read_bytes()
 
 
@@ -583,15 +613,6 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from embridge_edge.learning import loop
-
-    rate_at = loop.Schedule.rate_at
-
-    def stopping(self: loop.Schedule, step: int) -> float:
-        if self.steps == 60 and step == 30:
-            raise KeyboardInterrupt
-        return rate_at(self, step)
-
     out = tmp_path / "teacher"
     arguments = [
         "train",
@@ -605,9 +626,7 @@ def test_interrupted_training_goes_on_to_the_same_bytes(
         str(out),
         "--quiet",
     ]
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_EVERY_S", -1.0)
-        patch.setattr(loop.Schedule, "rate_at", stopping)
+    with interrupted(monkeypatch, 60, 30):
         assert run(arguments) == 130
     assert capsys.readouterr().err.strip().count("\n") == 0
     assert not out.exists()
