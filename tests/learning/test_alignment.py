@@ -29,7 +29,7 @@ from tests.learning.conftest import MakeRecording, MakeWindows
 
 ALONE = open_world()
 SHAPE = TeacherShape(
-    steps=20, columns=3, patch=5, frames=4, gestures=3, readout="queries", emg_width=8, emg_blocks=1, pose_width=8,
+    steps=20, columns=3, patch=5, frames=4, gestures=3, readout="queries", emg_encoder="transformer", emg_width=8, emg_blocks=1, pose_width=8,
     pose_blocks=2, query_blocks=4, queries=5, heads=2, embedding=6, dropout=0.0,
 )  # fmt: skip
 FULL = TrainPlan(
@@ -289,13 +289,15 @@ def test_communities_are_unit_and_as_many_as_there_are_poses(people: WindowSet) 
 
 
 @pytest.mark.parametrize("soft", ["cascle", "softclip", "smoothing"])
-@pytest.mark.parametrize("readout", ["queries", "cls"])
-def test_every_arm_trains_and_embeds(people: WindowSet, soft: str, readout: str) -> None:
+@pytest.mark.parametrize(
+    ("readout", "encoder"), [("queries", "transformer"), ("cls", "transformer"), ("queries", "convolutions")]
+)
+def test_every_arm_trains_and_embeds(people: WindowSet, soft: str, readout: str, encoder: str) -> None:
     weight = 1.0 if readout == "queries" else 0.0
     plan = replace(
         FULL, pose_steps=2, masked_steps=2, steps=3, batch=8, soft_targets=soft, reconstruct_weight=weight, both_ways=True
     )  # type: ignore[arg-type]  # fmt: skip
-    shape = replace(SHAPE, steps=40, columns=4, patch=10, readout=readout)
+    shape = replace(SHAPE, steps=40, columns=4, patch=10, readout=readout, emg_encoder=encoder)
     which = training_windows(people, None)
     teacher = train_teacher(people, which, shape, plan, read_library(), Run(0))
     assert np.isfinite(embed(teacher, people, which[:5])).all()

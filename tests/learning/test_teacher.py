@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -33,10 +34,12 @@ TRAIN = TrainPlan(pose_steps=6, masked_steps=6, steps=10, batch=16)
 LIBRARY = read_library()
 
 
-def trained(windows: WindowSet, plan: TrainPlan = TRAIN, seed: int = 0, state: Path | None = None) -> Teacher:
+def trained(
+    windows: WindowSet, plan: TrainPlan = TRAIN, seed: int = 0, state: Path | None = None, like: TeacherPlan = PLAN
+) -> Teacher:
     which = training_windows(windows, None)
     return train_teacher(
-        windows, which, teacher_shape(windows.chain, len(windows.gestures), PLAN), plan, LIBRARY, Run(seed, state=state)
+        windows, which, teacher_shape(windows.chain, len(windows.gestures), like), plan, LIBRARY, Run(seed, state=state)
     )
 
 
@@ -53,11 +56,17 @@ def test_same_seed_same_tensors_and_another_seed_others(people: WindowSet) -> No
     assert not one.training
 
 
+@pytest.mark.parametrize("encoder", ["transformer", "convolutions"])
 @pytest.mark.parametrize("stage", ["masked poses", "masked EMG", "alignment"])
 def test_interrupted_in_any_stage_it_ends_the_same(
-    people: WindowSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    people: WindowSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    encoder: Literal["transformer", "convolutions"],
 ) -> None:
-    whole = trained(people)
+    like = replace(PLAN, emg_encoder=encoder, dropout=0.1)
+    whole = trained(people, like=like)
     monkeypatch.setattr(loop, "SAVE_EVERY_S", -1.0)
     plain = loop.fit
 
@@ -72,10 +81,10 @@ def test_interrupted_in_any_stage_it_ends_the_same(
     for module in (pretraining, alignment):
         monkeypatch.setattr(module, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        trained(people, state=tmp_path)
+        trained(people, state=tmp_path, like=like)
     for module in (pretraining, alignment):
         monkeypatch.setattr(module, "fit", plain)
-    assert_equal(trained(people, state=tmp_path), whole)
+    assert_equal(trained(people, state=tmp_path, like=like), whole)
 
 
 def test_alignment_leaves_the_pose_tower_as_it_was(people: WindowSet) -> None:

@@ -281,6 +281,31 @@ def test_a_student_is_trained_with_rounding_where_the_recipe_asks_and_goes_on_wh
     assert trained.read_bytes() == (tmp_path / "again" / "student_int8.tflite").read_bytes()
 
 
+@pytest.mark.slow
+def test_16_bit_layers_are_searched_within_their_limits(
+    made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def quantized(more: str, name: str) -> dict[str, Any]:
+        file = tmp_path / f"{name}.toml"
+        file.write_text(recipe.read_text().replace("windows = 64", f"windows = 64\n{more}"))
+        common = ["--data", str(data), "--recipe", str(file), "--quiet", "--json", "--out", str(tmp_path / name)]
+        assert run(["quantize", str(made / "student"), *common]) == 0
+        return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+    plain, free = quantized("", "plain"), quantized("[quantize.mix]\nwindows = 60\nlayers = 2", "free")
+    assert plain["mixing"] == [] and 1 < len(free["mixing"]) <= 3
+    assert read_json(tmp_path / "free" / "quantized.json")["mixing"] == free["mixing"]
+    errors = [mix["damage"]["mean_removed_error"] for mix in free["mixing"]]
+    assert errors == sorted(errors, reverse=True)  # on windows of the training side
+    none = quantized("[quantize.mix]\nwindows = 60\nwide_macs = 0", "none")
+    assert [mix["wide"] for mix in none["mixing"]] == [[]]
+    models = [tmp_path / name / "student_int8.tflite" for name in ("plain", "none")]
+    assert models[0].stat().st_size == pytest.approx(models[1].stat().st_size, rel=0.05)
+    named = ", ".join(f'"{name}"' for name in free["mixing"][-1]["wide"])
+    given = quantized(f"wide = [{named}]", "given")
+    assert given["damage"] == free["damage"]
+
+
 def test_training_with_rounding_without_nncf_is_refused_before_anything_is_read(
     recipe: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
