@@ -54,7 +54,7 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
             embedding=embedding,
         )
     if plan.family == "ring":
-        return _ring_shape(windows.chain, plan, embedding)
+        return ring_shape(windows.chain, plan, embedding)
     strides, left = [], steps
     for stride in plan.strides:
         taken = stride if -(-left // stride) >= min(steps, 4) else 1
@@ -71,7 +71,7 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
     )
 
 
-def _ring_shape(chain: SignalChain, plan: StudentPlan, embedding: int) -> RingShape:
+def ring_shape(chain: SignalChain, plan: StudentPlan, embedding: int) -> RingShape:
     """A ring student for a chain: blocks stride while steps are left, and no kernel reaches further than the frame."""
     hop = chain.hop_steps
     if not hop:

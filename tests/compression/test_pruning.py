@@ -114,7 +114,7 @@ def silence(student: AnyStudent, group: str, gone: list[int]) -> None:
 
 def wider_apart(shape: AnyShape, kept: dict[str, np.ndarray]) -> bool:
     """Whether the widths that stay make no residual where there was none."""
-    if isinstance(shape, TransformerShape):
+    if isinstance(shape, TransformerShape | RingShape):
         return True
     names = [group for group in groups_of(shape) if group.kind == "channels"]
     counts = [len(kept[group.name]) for group in names]
