@@ -255,7 +255,19 @@ class StudentPlan:
     reader_kernels: tuple[int, ...] = (3,)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "widths", "kernels", "strides", "queries", "width", "blocks", "heads", "reader_widths", "reader_kernels")
+        at_least(
+            self,
+            1,
+            "widths",
+            "kernels",
+            "strides",
+            "queries",
+            "width",
+            "blocks",
+            "heads",
+            "reader_widths",
+            "reader_kernels",
+        )
         at_least(self, 0, "query_blocks", "halvings")
         one_of(self, "family", ("conv", "transformer", "ring"))
         if self.budget is not None and self.family != "conv":

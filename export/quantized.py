@@ -19,8 +19,8 @@ from embridge_edge.export import metadata
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
 from embridge_edge.export.ranges import observed, ranges_in, ranges_of
-from embridge_edge.export.ring import PART_FILES, Parts, parts_of, refuse_unless_equal
 from embridge_edge.export.readback import Asked, refuse_unless_sound
+from embridge_edge.export.ring import PART_FILES, Parts, parts_of, refuse_unless_equal
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
 from embridge_edge.model.checkpoint import Checkpoint

@@ -125,9 +125,8 @@ def cut(model: bytes) -> Parts:
     reader.subgraphs[0].tensors[tokens.index].shape = [1, frames, width]
     reader.subgraphs[0].tensors[tokens.index].shapeSignature = None
     _keep(reader, graph, range(seam, len(graph.ops)), (tokens.index,), graph.outputs, ("tokens", "embedding"))
-    halves = pack(token), pack(reader)
-    costs = [macs(read_graph(half)) for half in halves]
-    return Parts(*halves, frames, hop, width, *costs, macs(graph))
+    first, second = pack(token), pack(reader)
+    return Parts(first, second, frames, hop, width, macs(read_graph(first)), macs(read_graph(second)), macs(graph))
 
 
 def _seam(graph: Graph) -> int:
@@ -135,7 +134,12 @@ def _seam(graph: Graph) -> int:
     for op in graph.ops:
         if op.name == "RESHAPE":
             before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
-            if len(before) == 4 and before[1] > 1 and (before[0], before[2]) == (1, 1) and after == (1, 1, before[1], before[3]):
+            if (
+                len(before) == 4
+                and before[1] > 1
+                and (before[0], before[2]) == (1, 1)
+                and after == (1, 1, before[1], before[3])
+            ):
                 return op.index
     raise EdgeError("The graph has no ring of tokens at which it could be cut; convert a student of the family ring.")
 
@@ -252,14 +256,16 @@ def refuse_unless_equal(model: bytes, parts: Parts, windows: Floats, ranges: Map
     embedding = graph.tensors[graph.outputs[0]].shape[1:]
     frames = windows.reshape(-1, parts.hop, windows.shape[2])
     integers = quantize_values(windows[:COMPARED_WINDOWS], given.scales[0], given.zero_points[0])
-    tokens = run_tflite(parts.token, quantize_values(frames, given.scales[0], given.zero_points[0]), "litert-ref", raw=True)
+    tokens = run_tflite(
+        parts.token, quantize_values(frames, given.scales[0], given.zero_points[0]), "litert-ref", raw=True
+    )
     real = dequantize_values(tokens, seam.scales[0], seam.zero_points[0]).reshape(-1, parts.frames, parts.width)
-    for name, part, shapes, inputs in (
-        (TOKEN_FILE, parts.token, ((parts.hop, windows.shape[2]), (parts.width,)), frames),
-        (READER_FILE, parts.reader, ((parts.frames, parts.width), embedding), real),
+    for name, part, inputs, output in (
+        (TOKEN_FILE, parts.token, frames, (parts.width,)),
+        (READER_FILE, parts.reader, real, embedding),
     ):
         named = {tensor.name for tensor in read_graph(part).tensors}
-        asked = Asked(*shapes, int8=True, ranges={key: ends for key, ends in ranges.items() if key in named})
-        refuse_unless_sound(name, part, asked, inputs)
+        known = {key: ends for key, ends in ranges.items() if key in named}
+        refuse_unless_sound(name, part, Asked(inputs.shape[1:], output, int8=True, ranges=known), inputs)
     if not np.array_equal(run_parts(parts, integers), run_tflite(model, integers, "litert-ref", raw=True)):
         raise EdgeError("Token and reader say something else than the whole model; report this with the model.")

@@ -41,7 +41,9 @@ class RingProgram:
         if (one.scales, one.zero_points) != (ring.scales, ring.zero_points):
             raise EdgeError("Token and reader have other scales where they meet; cut both from one model.")
         if self.token.state_bytes or self.reader.state_bytes:
-            raise EdgeError("A part of the ring keeps a state of its own, and both share their memory; leave such layers out.")
+            raise EdgeError(
+                "A part of the ring keeps a state of its own, and both share their memory; leave such layers out."
+            )
 
     @property
     def programs(self) -> tuple[Program, Program]:

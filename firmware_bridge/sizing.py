@@ -296,7 +296,9 @@ def taking_turns(parts: Sequence[SizeReport], name: str, kept_bytes: int) -> Siz
     constants: dict[str, int] = {}
     for part in parts:
         for role, size in part.constants.items():
-            constants[role] = size if role == OUTSIDE else constants.get(role, 0) + size  # each has counted those of all
+            constants[role] = (
+                size if role == OUTSIDE else constants.get(role, 0) + size
+            )  # each has counted those of all
     return dataclasses.replace(
         parts[0],
         name=name,

@@ -246,7 +246,9 @@ def counts_for(shape: AnyShape, plan: PrunePlan) -> dict[str, int]:
     if plan.budget is None:
         return _counts(shape, plan, plan.keep)
     if not isinstance(shape, StudentShape):
-        raise EdgeError("A budget is for a convolutional student, and this one is of another family; give [prune] keep.")
+        raise EdgeError(
+            "A budget is for a convolutional student, and this one is of another family; give [prune] keep."
+        )
     return _within(shape, plan, plan.budget)
 
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from embridge_edge.errors import EdgeError
 from embridge_edge.compression.sizing import largest_student
+from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import SignalChain
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
 from embridge_edge.learning.lessons import Lesson
 from embridge_edge.learning.loop import Run, Schedule, fit
 from embridge_edge.learning.windows import WindowSet
-from embridge_edge.features.chain import SignalChain
 from embridge_edge.model.ring_student import RingShape
 from embridge_edge.model.student import StudentShape
 from embridge_edge.model.students import AnyShape, AnyStudent, new_student, token_width

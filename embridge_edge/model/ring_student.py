@@ -176,7 +176,7 @@ class RingStudent(nn.Module):
         """Whole frames `[B, K hop, C]`, for any K, to their tokens `[B, 1, K, width]`."""
         hop = self.shape.hop
         frames = windows.reshape(-1, windows.shape[1] // hop, hop, self.shape.channels)
-        values = self.token(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        values: Tensor = self.token(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         # [B, K, 1, W] to [B, 1, K, W] moves no byte: the seam at which `export.ring` cuts the graph.
         return values.reshape(-1, 1, windows.shape[1] // hop, self.shape.width)
 

@@ -23,7 +23,9 @@ class StoredShape:
         known = {field.name for field in fields}
         if unknown := sorted(set(values) - known):
             raise EdgeError(f"Unknown student field {unknown[0]!r}; choose among {', '.join(sorted(known))}.")
-        if missing := [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]:
+        if missing := [
+            field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values
+        ]:
             raise EdgeError(f"The student lacks {' and '.join(missing)}; make the checkpoint again.")
         return cls(**values)
 

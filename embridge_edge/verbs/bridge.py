@@ -319,7 +319,9 @@ def _sizes(plan: Plan, measured: Measured, library: dict[str, str], board: Board
         )
         for program, _ in plan.compiled
     ]
-    network = reports[0] if plan.ring is None else taking_turns(reports, plan.program.name, plan.ring.program.ring_bytes)
+    network = (
+        reports[0] if plan.ring is None else taking_turns(reports, plan.program.name, plan.ring.program.ring_bytes)
+    )
     if plan.device is None:
         return network
     device = emulated.measure_device(library, board, f"-{plan.wanted.optimise}")
@@ -381,7 +383,9 @@ def address_of(text: str | None) -> int | None:
 @click.option("--measure", is_flag=True, help="Count instructions and bytes on the emulated core of the target's kind.")
 @click.option("--optimise", type=click.Choice(OPTIMISE), default="O3", show_default=True, help="GCC's level there.")
 @click.option("--network-only", is_flag=True, help="Leave out the signal chain and the head that the model carries.")
-@click.option("--whole-window", is_flag=True, help="Compute whole windows with a ring student, too, and keep no tokens.")
+@click.option(
+    "--whole-window", is_flag=True, help="Compute whole windows with a ring student, too, and keep no tokens."
+)
 @click.option("--head", help="Which of the model's heads decides: linear, poses, regression.")
 @click.option(
     "--sample-bits",

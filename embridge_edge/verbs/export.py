@@ -179,7 +179,9 @@ def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
                 f"{model} has layers in 16 bits ({', '.join(asked['wide'])}), which onnx2tf cannot single out; quantize without "
                 "wide to compare converters."
             )
-    files = {name: content for name, content in _files(model).items() if name not in PART_FILES}  # those are cut from our own
+    files = {
+        name: content for name, content in _files(model).items() if name not in PART_FILES
+    }  # those are cut from our own
 
     def with_metadata(made: bytes, ours: bytes, quantization: dict[str, Any] | None = None) -> bytes:
         about = metadata.read(ours)

@@ -149,7 +149,11 @@ def rows_given(chain: SignalChain, network: Network) -> int:
     """
     if not network.tokens:
         return chain.steps
-    if not chain.hop_steps or chain.window != network.tokens * chain.hop or chain.steps != network.tokens * chain.hop_steps:
+    if (
+        not chain.hop_steps
+        or chain.window != network.tokens * chain.hop
+        or chain.steps != network.tokens * chain.hop_steps
+    ):
         raise EdgeError(
             f"The network keeps {network.tokens} tokens, and a window of {chain.window} samples is not that many hops of {chain.hop}; "
             "export the model again."
@@ -216,7 +220,11 @@ def _sizes(chain: SignalChain, head: Head, network: Network, samples: RawSamples
         ("EMB_STEPS", rows_given(chain, network), "rows of the network's input"),
         ("EMB_COLUMNS", chain.columns, "and its columns"),
         ("EMB_ROWS", rows_kept(chain, plan, network), "rows that are kept"),
-        ("EMB_TOKENS", network.tokens, "of a window, where the network is given each hop once; 0 where it is given windows"),
+        (
+            "EMB_TOKENS",
+            network.tokens,
+            "of a window, where the network is given each hop once; 0 where it is given windows",
+        ),
         ("EMB_LIMIT", float_literal(chain.limit), "normalised values are clipped to +- this"),
         ("EMB_INPUT_SCALE", float_literal(network.input.scale), "of the network's input"),
         ("EMB_INPUT_ZERO_POINT", _signed(network.input.zero_point), ""),

@@ -15,8 +15,8 @@ from embridge_edge.export import metadata
 from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite
-from embridge_edge.export.ring import cut, parts_of, refuse_unless_equal, rings, run_parts
 from embridge_edge.export.ranges import ranges_in
+from embridge_edge.export.ring import cut, parts_of, refuse_unless_equal, rings, run_parts
 from embridge_edge.export.running import run_onnx, run_tflite
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import float_ops, macs, op_counts, read_graph
@@ -73,7 +73,9 @@ def test_a_ring_of_tokens_says_at_every_hop_what_the_window_says(
 )  # fmt: skip
 @example(hop=3, frames=7, blocks=1, channels=3, width=7, readers=1, queries=3)
 @example(hop=1, frames=2, blocks=0, channels=1, width=4, readers=1, queries=1)
-@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate))  # shrinking converts hundreds of models
+@settings(
+    max_examples=10, deadline=None, phases=(Phase.explicit, Phase.generate)
+)  # shrinking converts hundreds of models
 def test_parts_of_any_shape_say_what_the_whole_says(
     hop: int, frames: int, blocks: int, channels: int, width: int, readers: int, queries: int
 ) -> None:
@@ -90,11 +92,12 @@ def test_parts_of_any_shape_say_what_the_whole_says(
 
 
 def test_parts_are_ordinary_int8_graphs_with_one_scale_at_the_seam(armband: tuple[RingShape, bytes, bytes]) -> None:
-    shape, _, whole = armband
+    _, _, whole = armband
     parts = cut(whole)
     token, reader = read_graph(parts.token), read_graph(parts.reader)
     ends = [
-        (graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]) for graph in (token, reader, read_graph(whole))
+        (graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]])
+        for graph in (token, reader, read_graph(whole))
     ]
     assert [(given.shape, taken.shape) for given, taken in ends[:2]] == [((1, 10, 8), (1, 64)), ((1, 8, 64), (1, 64))]
     assert all(tensor.type == "int8" for pair in ends for tensor in pair)
@@ -102,7 +105,9 @@ def test_parts_are_ordinary_int8_graphs_with_one_scale_at_the_seam(armband: tupl
     assert (ends[0][0].scales, ends[1][1].scales) == (ends[2][0].scales, ends[2][1].scales)
     assert not float_ops(token) and not float_ops(reader)
     assert len(parts.token) + len(parts.reader) < 1.1 * len(whole)  # nothing but shapes stands in both
-    refuse_unless_equal(whole, parts, np.random.default_rng(0).standard_normal((32, 80, 8)).astype(np.float32), ranges_in(whole))
+    refuse_unless_equal(
+        whole, parts, np.random.default_rng(0).standard_normal((32, 80, 8)).astype(np.float32), ranges_in(whole)
+    )
 
 
 def test_whole_graph_converts_without_moving_anything_else(armband: tuple[RingShape, bytes, bytes]) -> None:
@@ -114,7 +119,10 @@ def test_whole_graph_converts_without_moving_anything_else(armband: tuple[RingSh
 
 def test_float_parts_and_onnx_say_what_torch_says(armband: tuple[RingShape, bytes, bytes]) -> None:
     shape, model, _ = armband
-    folded, windows = fold_batchnorm(trained(shape)), np.random.default_rng(3).standard_normal((5, 80, 8)).astype(np.float32)
+    folded, windows = (
+        fold_batchnorm(trained(shape)),
+        np.random.default_rng(3).standard_normal((5, 80, 8)).astype(np.float32),
+    )
     with torch.no_grad():
         exact = folded(torch.from_numpy(windows)).numpy()
     np.testing.assert_allclose(run_parts(cut(model), windows), exact, atol=1e-4 * np.abs(exact).max())
@@ -161,8 +169,8 @@ def test_other_graphs_are_refused(armband: tuple[RingShape, bytes, bytes]) -> No
 
 
 def test_parts_that_say_something_else_are_refused(armband: tuple[RingShape, bytes, bytes]) -> None:
-    shape, _, whole = armband
+    _, _, whole = armband
     _, other = int8_of(RingShape(80, 8, 10, embedding=63))
     windows = np.random.default_rng(0).standard_normal((32, 80, 8)).astype(np.float32)
-    with pytest.raises(EdgeError, match="reader_int8.tflite is not what was asked for"):
+    with pytest.raises(EdgeError, match=r"reader_int8\.tflite is not what was asked for"):
         refuse_unless_equal(whole, cut(other), windows, {})

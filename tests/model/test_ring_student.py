@@ -17,7 +17,9 @@ from embridge_edge.model.student import parameters_count
 from embridge_edge.model.students import new_student, shape_of, stored_shape, token_width
 
 
-def shape_with(hop: int, frames: int, blocks: list[tuple[int, int, int]], reader: list[tuple[int, int]], **rest: int) -> RingShape:
+def shape_with(
+    hop: int, frames: int, blocks: list[tuple[int, int, int]], reader: list[tuple[int, int]], **rest: int
+) -> RingShape:
     widths, kernels, strides = zip(*blocks, strict=True) if blocks else ((), (), ())
     reader_widths, reader_kernels = zip(*reader, strict=True)
     return RingShape(

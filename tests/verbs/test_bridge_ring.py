@@ -107,7 +107,14 @@ def embedded_by_c(
     """Embeddings and first samples of all decisions, by a program of this machine that is given seven samples at a time."""
     (folder / "main.c").write_text(MAIN, "utf-8")
     sources = [str(path) for path in sorted((package / "src").rglob("*.c"))]
-    flags = ["-std=c99", "-O1", *WARNINGS, "-ffp-contract=off", "-fsanitize=address,undefined", f"-DINTERRUPTED={interrupted}"]
+    flags = [
+        "-std=c99",
+        "-O1",
+        *WARNINGS,
+        "-ffp-contract=off",
+        "-fsanitize=address,undefined",
+        f"-DINTERRUPTED={interrupted}",
+    ]
     command = ["cc", *flags, f"-I{package / 'src'}", "-o", str(folder / "run"), *sources, str(folder / "main.c")]
     subprocess.run(command, check=True)
     done = subprocess.run([str(folder / "run")], input=counts.tobytes(), capture_output=True, check=True)
@@ -160,7 +167,9 @@ def test_a_self_test_notices_a_changed_token(tmp_path: Path, edge: Edge) -> None
     assert subprocess.run([str(tmp_path / "run")], check=False, capture_output=True).returncode != 0
 
 
-def test_a_phone_and_whoever_asks_for_it_get_whole_windows(tmp_path: Path, edge: Edge, refused: Callable[..., str]) -> None:
+def test_a_phone_and_whoever_asks_for_it_get_whole_windows(
+    tmp_path: Path, edge: Edge, refused: Callable[..., str]
+) -> None:
     model = tmp_path / "student_int8.tflite"
     artifact(model, raw_chain())
     for name, options in (("phone", ["--target", "phone-arm64"]), ("whole", ["--target", "host", "--whole-window"])):
