@@ -22,7 +22,7 @@ from embridge_edge.export.flatbuffer import as_array, pack, unpack
 from embridge_edge.export.readback import Asked, refuse_unless_sound
 from embridge_edge.export.reading import Values, dequantize_values, quantize_values
 from embridge_edge.export.running import Runtime, run_tflite
-from embridge_edge.firmware_bridge.graph import Graph, macs, read_graph
+from embridge_edge.firmware_bridge.graph import Graph, macs, read_graph, ring_seam
 from embridge_edge.firmware_bridge.schema import tflite_schema
 
 TOKEN_FILE, READER_FILE = "token_int8.tflite", "reader_int8.tflite"
@@ -30,7 +30,7 @@ PART_FILES = (TOKEN_FILE, READER_FILE)
 COMPARED_WINDOWS = 16
 """Windows on which the parts are held to the whole before they are written."""
 
-_WITHIN_FRAMES = frozenset({"RESHAPE", "CONV_2D", "DEPTHWISE_CONV_2D", "PAD"})
+_WITHIN_FRAMES = frozenset({"RESHAPE", "CONV_2D", "DEPTHWISE_CONV_2D", "PAD", "QUANTIZE"})
 """Ops that, with kernels of height one, take no value from one frame to another."""
 
 Floats = npt.NDArray[np.float32]
@@ -130,18 +130,13 @@ def cut(model: bytes) -> Parts:
 
 
 def _seam(graph: Graph) -> int:
-    """Where tokens of frames under each other, `[1, K, 1, W]`, become a sequence, `[1, 1, K, W]`."""
-    for op in graph.ops:
-        if op.name == "RESHAPE":
-            before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
-            if (
-                len(before) == 4
-                and before[1] > 1
-                and (before[0], before[2]) == (1, 1)
-                and after == (1, 1, before[1], before[3])
-            ):
-                return op.index
-    raise EdgeError("The graph has no ring of tokens at which it could be cut; convert a student of the family ring.")
+    """The op at the tokens."""
+    seam = ring_seam(graph)
+    if seam is None:
+        raise EdgeError(
+            "The graph has no ring of tokens at which it could be cut; convert a student of the family ring."
+        )
+    return seam.index
 
 
 def _refuse_unless_cuttable(graph: Graph, seam: int, frames: int) -> None:

@@ -186,6 +186,7 @@ def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
     def with_metadata(made: bytes, ours: bytes, quantization: dict[str, Any] | None = None) -> bytes:
         about = metadata.read(ours)
         assert about is not None  # noqa: S101 (_files attached it)
+        about.pop("ring", None)  # whether its graph can be cut is not known
         provenance = {**about["provenance"], "converter": converter_name()}
         if quantization is not None:
             provenance["quantization"] = quantization

@@ -14,8 +14,8 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.export import metadata
 from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.export.onnx import to_onnx
-from embridge_edge.export.quantizing import quantize_tflite
-from embridge_edge.export.ranges import ranges_in
+from embridge_edge.export.quantizing import quantize_tflite, quantized
+from embridge_edge.export.ranges import observed, ranges_in, ranges_of
 from embridge_edge.export.ring import cut, parts_of, refuse_unless_equal, rings, run_parts
 from embridge_edge.export.running import run_onnx, run_tflite
 from embridge_edge.export.tflite import to_tflite
@@ -144,15 +144,16 @@ def test_metadata_says_what_can_be_cut(armband: tuple[RingShape, bytes, bytes]) 
         parts_of(metadata.attach(whole, {**about, "ring": {"frames": 4, "hop": 20}}))
 
 
-def test_tokens_in_16_bits_are_refused() -> None:
-    _, whole = int8_of(RingShape(80, 8, 10), QuantizePlan(wide=("03_conv_2d",)))
+def test_tokens_have_8_bits_and_any_other_layer_may_have_16(armband: tuple[RingShape, bytes, bytes]) -> None:
+    shape, model, _ = armband
+    windows = np.random.default_rng(0).standard_normal((32, 80, 8)).astype(np.float32)
+    with pytest.raises(
+        EdgeError, match=r"No layer that can have 16 bits is named '03_.*'; choose among 01_conv_2d, 02_conv_2d, 05_"
+    ):
+        quantize_tflite(model, windows, QuantizePlan(wide=("03_*",)))
     with pytest.raises(EdgeError, match=r"03_conv_2d\) are int16, and the ring holds int8; leave .* out of wide"):
-        cut(whole)
-
-
-def test_layers_of_the_reader_may_have_16_bits() -> None:
-    shape = RingShape(80, 8, 10)
-    _, whole = int8_of(shape, QuantizePlan(wide=("05_conv_2d",)))
+        cut(quantized(model, ranges_of(model, observed(model, windows), QuantizePlan()), wide=["03_conv_2d"]))
+    whole = quantize_tflite(model, windows, QuantizePlan(wide=("01_*", "02_*", "05_*")))
     given = windows_of(shape, stream(shape, 12))
     np.testing.assert_array_equal(run_parts(cut(whole), given), run_tflite(whole, given, "litert-ref", raw=True))
 
