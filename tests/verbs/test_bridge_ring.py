@@ -137,6 +137,10 @@ def test_hop_by_hop_gives_the_bytes_of_the_whole_graph(
     report = edge("bridge", model, "--target", "host", "--out", tmp_path / "package", "--verify", "3")
     assert report["selftests"] == {"host": True} and report["mismatches"] == 0
     assert (report["ring"]["macs"], report["ring"]["whole_macs"]) == (shape.hop_macs, shape.macs)
+    readme = (tmp_path / "package" / "README.md").read_text("utf-8")
+    assert (
+        "| plan | `EMB_READER_SECTION_PLAN` in `src/emb/emb_reader_section.h` and `EMB_TOKEN_SECTION_PLAN` in" in readme
+    )
     found, first = embedded_by_c(tmp_path / "package", tmp_path, counts)
     expected = embedded_by_python(model, Stream(chain).push(counts.astype(np.float32)))
     np.testing.assert_array_equal(found, expected)
