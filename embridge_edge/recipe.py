@@ -233,16 +233,19 @@ class StudentPlan:
     """Shape of the student.
 
     Attributes:
-        family: "conv", convolutions that fold and few-query attention pooling, or "transformer", a stem of convolutions, a Transformer
-            encoder and a Q-Former whose norms fold.
+        family: "conv", convolutions that fold and few-query attention pooling; "transformer", a stem of convolutions, a Transformer
+            encoder and a Q-Former whose norms fold; or "ring", convolutions that turn each hop's frame into a token, and others with
+            attention pooling that read the tokens of a window: a device computes one token per hop.
         budget: of a convolutional student; `distill` then picks width and depth, and the next three say nothing.
-        widths, kernels, strides: of a convolutional student, one per block.
-        queries: learned queries that read the time steps.
-        width, blocks, heads, query_blocks: of a Transformer student. halvings: convolutions of stride 2 before it.
+        widths, kernels, strides: of a convolutional student, one per block; of a ring student those within a frame.
+        queries: learned queries that read the time steps, or the tokens of a ring.
+        width, blocks, heads, query_blocks: of a Transformer student. halvings: convolutions of stride 2 before it. A ring student's
+            tokens have `width` values as well.
+        reader_widths, reader_kernels: of the convolutions over a ring student's tokens.
         norm: of a Transformer student: "batch", which folds, or "layer", which stays in the graph and is hard on int8.
     """
 
-    family: Literal["conv", "transformer"] = "conv"
+    family: Literal["conv", "transformer", "ring"] = "conv"
     budget: StudentBudget | None = None
     widths: tuple[int, ...] = (32, 64, 64, 64)
     kernels: tuple[int, ...] = (5, 5, 3, 3)
@@ -254,11 +257,25 @@ class StudentPlan:
     query_blocks: int = 1
     halvings: int = 3
     norm: Literal["batch", "layer"] = "batch"
+    reader_widths: tuple[int, ...] = (64,)
+    reader_kernels: tuple[int, ...] = (3,)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "widths", "kernels", "strides", "queries", "width", "blocks", "heads")
+        at_least(
+            self,
+            1,
+            "widths",
+            "kernels",
+            "strides",
+            "queries",
+            "width",
+            "blocks",
+            "heads",
+            "reader_widths",
+            "reader_kernels",
+        )
         at_least(self, 0, "query_blocks", "halvings")
-        one_of(self, "family", ("conv", "transformer"))
+        one_of(self, "family", ("conv", "transformer", "ring"))
         one_of(self, "norm", ("batch", "layer"))
         if self.budget is not None and self.family != "conv":
             raise EdgeError("A budget picks the size of a convolutional student; leave it out, or set family to conv.")
@@ -266,6 +283,11 @@ class StudentPlan:
             raise EdgeError(
                 f"The student has widths {list(self.widths)}, kernels {list(self.kernels)} and strides "
                 f"{list(self.strides)} in the recipe; give one of each per block, strides of 1 or 2."
+            )
+        if not len(self.reader_widths) == len(self.reader_kernels) > 0:
+            raise EdgeError(
+                f"The student has reader_widths {list(self.reader_widths)} and reader_kernels {list(self.reader_kernels)} in the "
+                "recipe; give one of each per convolution."
             )
 
 
@@ -626,7 +648,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         budget = self.prune is not None and self.prune.budget is not None
-        if self.student.family == "transformer" and (self.quantize.equalise or budget):
+        if self.student.family != "conv" and (self.quantize.equalise or budget):
             key = "equalise in [quantize]" if self.quantize.equalise else "budget in [prune]"
             raise EdgeError(f"{key} is for a convolutional student; leave it out, or set family to conv in [student].")
 

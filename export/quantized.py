@@ -21,6 +21,7 @@ from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import layers_named, quantize_tflite
 from embridge_edge.export.ranges import observed, ranges_in, ranges_of
 from embridge_edge.export.readback import Asked, refuse_unless_sound
+from embridge_edge.export.ring import PART_FILES, Parts, parts_of, refuse_unless_equal
 from embridge_edge.export.sensitivity import Decide
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import read_graph
@@ -66,6 +67,11 @@ class QuantizedModel:
         about = metadata.read(self.int8) or {}
         asked = about.get("provenance", {}).get("quantization", {}).get("wide", ())
         return layers_named(read_graph(self.float32), asked)
+
+    @property
+    def parts(self) -> Parts | None:
+        """Token and reader of a ring student; None for any other."""
+        return parts_of(self.int8)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def _network(student: Checkpoint, calibration: Floats, plan: QuantizePlan) -> An
 
     if not isinstance(network, Student):
         raise EdgeError(
-            "equalise evens out convolutions, and this student is a Transformer; leave it out of [quantize]."
+            "equalise evens out the blocks of a convolutional student, and this one is of another family; leave it out of [quantize]."
         )
     return equalised(network, torch.from_numpy(calibration))
 
@@ -181,20 +187,26 @@ def _kept(
     refuse_unless_sound("The int8 model", model.int8, Asked(*ends, int8=True, ranges=model.ranges), calibration)
     for name, content in (("The float TFLite model", model.float32), ("The ONNX model", model.onnx)):
         refuse_unless_sound(name, content, Asked(*ends, int8=False), calibration)
+    if (parts := model.parts) is not None:
+        refuse_unless_equal(model.int8, parts, calibration, model.ranges)
     return model
 
 
-QUANTIZED_FILES = ("student_int8.tflite", "student.tflite", "student.onnx", "calibration.safetensors", "quantized.json")
+QUANTIZED_FILES = (
+    "student_int8.tflite", "student.tflite", "student.onnx", "calibration.safetensors", "quantized.json", *PART_FILES,
+)  # fmt: skip
 
 
 def save_quantized(model: QuantizedModel, folder: Path) -> None:
-    """Write the models, `calibration.safetensors` and `quantized.json` into a folder; whole or not at all."""
+    """Write the models, a ring student's parts, `calibration.safetensors` and `quantized.json` into a folder; whole or not at all."""
     from safetensors.numpy import save_file
 
     with folder_written_by_rename(folder) as temporary:
         (temporary / "student_int8.tflite").write_bytes(model.int8)
         (temporary / "student.tflite").write_bytes(model.float32)
         (temporary / "student.onnx").write_bytes(model.onnx)
+        for name, content in ({} if (parts := model.parts) is None else parts.files()).items():
+            (temporary / name).write_bytes(content)
         save_file({"windows": np.ascontiguousarray(model.calibration)}, temporary / "calibration.safetensors")
         about = {
             "coverage": dict(model.coverage),

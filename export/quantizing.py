@@ -16,7 +16,7 @@ from embridge_edge.export.bias import corrected
 from embridge_edge.export.flatbuffer import repack_inline
 from embridge_edge.export.ranges import checked_windows, observed, ranges_of
 from embridge_edge.export.scales import MOVING, scale_faults
-from embridge_edge.firmware_bridge.graph import Graph, Op, float_ops, op_counts, read_graph
+from embridge_edge.firmware_bridge.graph import Graph, Op, float_ops, op_counts, read_graph, ring_seam
 from embridge_edge.quiet import silenced
 from embridge_edge.recipe import QuantizePlan
 
@@ -123,9 +123,11 @@ def layers_of(graph: Graph) -> dict[str, Op]:
 
 
 def can_be_wide(graph: Graph, name: str) -> bool:
-    """Whether a layer's output can have 16 bits: not at the graph's end, which is int8, and not a softmax, whose range is fixed."""
-    op = layers_of(graph)[name]
-    return op.name != "SOFTMAX" and op.outputs[0] not in graph.outputs
+    """Whether a layer's output can have 16 bits: not at the graph's end, which is int8, not a softmax, whose range is fixed, and not a
+    ring's tokens, which are int8 as well."""
+    op, seam = layers_of(graph)[name], ring_seam(graph)
+    fixed = (*graph.outputs, *(() if seam is None else seam.inputs[:1]))
+    return op.name != "SOFTMAX" and op.outputs[0] not in fixed
 
 
 def layers_named(graph: Graph, patterns: Sequence[str]) -> tuple[str, ...]:

@@ -67,12 +67,15 @@ def stored_chain(about: Mapping[str, Any]) -> tuple[SignalChain, list[Head]]:
         ) from None
 
 
-def device_of(about: Mapping[str, Any], graph: Graph, samples: RawSamples, head_kind: str | None = None) -> Device:
+def device_of(
+    about: Mapping[str, Any], graph: Graph, samples: RawSamples, head_kind: str | None = None, tokens: int = 0
+) -> Device:
     """The device of a model, from the metadata that it carries.
 
     Args:
         about: metadata with "chain" and "heads".
         head_kind: which of its heads; None for the first.
+        tokens: how many the network keeps in a ring; 0 where it takes whole windows, as the graph does.
 
     Raises:
         EdgeError: the graph is not the one that the metadata describes, or there is no such head.
@@ -91,7 +94,7 @@ def device_of(about: Mapping[str, Any], graph: Graph, samples: RawSamples, head_
             "quantize it to int8, or use --network-only."
         )
     network = Network(
-        Quantization(given.scales[0], given.zero_points[0]), Quantization(taken.scales[0], taken.zero_points[0])
+        Quantization(given.scales[0], given.zero_points[0]), Quantization(taken.scales[0], taken.zero_points[0]), tokens
     )
     return Device(chain, chosen[0], network, samples)
 
@@ -101,7 +104,7 @@ def device_library(device: Device, network: Mapping[str, str], run: Callable[[By
 
     Args:
         network: files of the network's own library, named `NETWORK_NAME`.
-        run: the int8 network: `[windows, steps, columns]` to `[windows, embedding]`.
+        run: the int8 network: whole windows `[windows, steps, columns]` to `[windows, embedding]`.
 
     Raises:
         EdgeError: the chain or the head has no C.

@@ -156,6 +156,19 @@ def measure(program: Program, board: Board, inputs: Sequence[Values], optimise: 
     )
 
 
+def summed(found: Sequence[Measured]) -> Measured:
+    """What programs cost that run one after the other for one decision: their instructions together, the deepest of their stacks."""
+    deepest = max(found, key=lambda one: one.stack_estimated.bytes)
+    return dataclasses.replace(
+        deepest,
+        instructions=sum(one.instructions for one in found),
+        first_instructions=sum(one.first_instructions for one in found),
+        steps=tuple(step for one in found for step in one.steps),
+        symbols=tuple({symbol.name: symbol for one in found for symbol in one.symbols}.values()),
+        stack_painted_bytes=max(one.stack_painted_bytes for one in found),
+    )
+
+
 def selftest(files: Mapping[str, str], main: str, board: Board, optimise: str = "-O3") -> int:
     """Build a package for an emulated core and run its example there.
 

@@ -181,6 +181,16 @@ def read_graph(model: Path | bytes) -> Graph:
         raise EdgeError(f"{name} is truncated or damaged; export it again.") from None
 
 
+def ring_seam(graph: Graph) -> Op | None:
+    """Where a ring student's tokens of frames under each other, `[1, K, 1, W]`, become a sequence, `[1, 1, K, W]`; None without such a place."""
+    for op in graph.ops:
+        if op.name == "RESHAPE":
+            before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
+            if len(before) == 4 and before[1] > 1 and before[::2] == (1, 1) and after == (1, 1, before[1], before[3]):
+                return op
+    return None
+
+
 def op_counts(graph: Graph) -> dict[str, int]:
     """How often each op occurs, the most frequent first."""
     return dict(sorted(collections.Counter(op.name for op in graph.ops).items(), key=lambda item: (-item[1], item[0])))

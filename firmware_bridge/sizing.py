@@ -19,6 +19,8 @@ CALL_GRAPH_FLAG = "-fcallgraph-info=su"
 REQUANTIZATION_BYTES = 5
 """Of a channel: int32 multiplier, int8 shift."""
 INDIRECT = "__indirect_call"
+OUTSIDE = "outside the section"
+"""Role of tables that belong to kernels and not to a model."""
 HELPERS = ("memcpy", "memset", "memmove")
 """Of the C library; what the compiler calls by itself has names that start with two underscores."""
 
@@ -245,6 +247,7 @@ def size_report(
     stack_painted_bytes: int | None = None,
     flash_budget_bytes: int | None = None,
     ram_budget_bytes: int | None = None,
+    beside: Sequence[str] = (),
 ) -> SizeReport:
     """Sizes of a program's library as a compiler made it.
 
@@ -252,6 +255,7 @@ def size_report(
         symbols: functions and tables of the library on the target (`library_symbols`); its `NAME_section` among them.
         target: its name.
         flash_budget_bytes, ram_budget_bytes: what the target's application leaves.
+        beside: sections of other programs among the symbols, which are not counted.
 
     Raises:
         EdgeError: the section is not among the symbols, or was compiled with another layout than that of 32-bit cores.
@@ -264,9 +268,10 @@ def size_report(
         raise EdgeError(
             f"{section} {compiled} where a 32-bit core has {sum(constants.values()):,}; give the symbols of such a build."
         )
-    other = sum(symbol.size for symbol in symbols if symbol.section.startswith(".rodata") and symbol.name != section)
+    known = {section, *beside}
+    other = sum(symbol.size for symbol in symbols if symbol.section.startswith(".rodata") and symbol.name not in known)
     if other:
-        constants["outside the section"] = other
+        constants[OUTSIDE] = other
     words = math.ceil((program.arena_bytes + program.state_bytes) / ALIGNMENT) * ALIGNMENT
     return SizeReport(
         name=program.name,
@@ -279,6 +284,27 @@ def size_report(
         stack_painted_bytes=stack_painted_bytes,
         flash_budget_bytes=flash_budget_bytes,
         ram_budget_bytes=ram_budget_bytes,
+    )
+
+
+def taking_turns(parts: Sequence[SizeReport], name: str, kept_bytes: int) -> SizeReport:
+    """Sizes of a network of programs that run one after the other in one memory.
+
+    Args:
+        parts: sizes of each, all with the functions of the whole. name: of the network. kept_bytes: what stands beside that memory.
+    """
+    constants: dict[str, int] = {}
+    for part in parts:
+        for role, size in part.constants.items():
+            constants[role] = (
+                size if role == OUTSIDE else constants.get(role, 0) + size
+            )  # each has counted those of all
+    return dataclasses.replace(
+        parts[0],
+        name=name,
+        constants=_largest_first(constants),
+        arena_bytes=max(part.arena_bytes for part in parts),
+        state_bytes=kept_bytes,
     )
 
 

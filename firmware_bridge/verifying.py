@@ -147,6 +147,17 @@ def verify_board(
     return dataclasses.replace(host, tensors_checked=checked, mismatches=tuple(mismatches))
 
 
+def together(found: Sequence[Verification]) -> Verification:
+    """The comparisons of programs that make one network together, each on as many inputs."""
+    return Verification(
+        inputs_checked=max(one.inputs_checked for one in found),
+        tensors_checked=sum(one.tensors_checked for one in found) if all(one.tensors_checked for one in found) else 0,
+        fused=tuple(name for one in found for name in one.fused),
+        left_out=tuple(name for one in found for name in one.left_out),
+        mismatches=tuple(mismatch for one in found for mismatch in one.mismatches),
+    )
+
+
 def representative_input(graph: Graph, seed: int = 0) -> list[Values]:
     """One seeded input that is neither constant nor extreme: what instructions are counted on."""
     return list(seeded_inputs(graph, 7, seed))[-1]

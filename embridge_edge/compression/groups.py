@@ -1,7 +1,7 @@
 """What of a student can only be cut together.
 
 Units that are added to each other, or that one layer hands to the next, go at once from every layer that writes or reads them: the
-dependency graph of Fang et al. (2023, DepGraph), written down for two families of students rather than traced.
+dependency graph of Fang et al. (2023, DepGraph), written down for the families of students rather than traced.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.model.ring_student import RingShape
 from embridge_edge.model.student import StudentBlock, StudentShape, blocks_plan
 from embridge_edge.model.students import AnyShape
 from embridge_edge.model.transformer_student import TransformerShape
@@ -79,6 +80,8 @@ def groups_of(shape: AnyShape) -> tuple[Group, ...]:
         raise EdgeError(
             'Pruning needs norms that fold, and this student has LayerNorms; set norm = "batch" in [student].'
         )
+    if isinstance(shape, RingShape):
+        return tuple(_ring_groups(shape))
     return tuple(_conv_groups(shape) if isinstance(shape, StudentShape) else _transformer_groups(shape))
 
 
@@ -116,6 +119,21 @@ def _conv_groups(shape: StudentShape) -> Iterator[Group]:
         yield Group(f"blocks.{blocks[0]}", "channels", shape.widths[blocks[0]], coupled, tuple(places), gates)
     queries = (Place("scores.weight", 0), Place("embedding.weight", 1, inner=width))
     yield Group("queries", "queries", shape.queries, (), queries, (Gate("embedding", "input", inner=width),))
+
+
+def _ring_groups(shape: RingShape) -> Iterator[Group]:
+    plan, width, queries = (*shape.token_plan, *shape.reader_plan), shape.read_width, shape.queries
+    names = [f"token.{index}" for index in range(len(shape.token_plan))]
+    names += [f"reader.{index}" for index in range(len(shape.reader_plan))]
+    for index, (name, one) in enumerate(zip(names, plan, strict=True)):
+        if index + 1 < len(names):
+            read = _normed(f"{names[index + 1]}.0", outputs=False)
+        else:
+            read = (Place("scores.weight", 1), Place("embedding.weight", 1, outer=queries))
+        places = (*_normed(f"{name}.0", outputs=True), *read)
+        yield Group(name, "channels", one.outputs, (), places, (Gate(f"{name}.0", "output", axis=1),))
+    read = (Place("scores.weight", 0), Place("embedding.weight", 1, inner=width))
+    yield Group("queries", "queries", queries, (), read, (Gate("embedding", "input", inner=width),))
 
 
 def _transformer_groups(shape: TransformerShape) -> Iterator[Group]:

@@ -19,6 +19,7 @@ from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.compression.groups import Gate, Group, Kind, groups_of
 from embridge_edge.compression.sizing import cost_of
 from embridge_edge.errors import EdgeError
+from embridge_edge.model.ring_student import RingShape
 from embridge_edge.model.student import StudentBlock, StudentShape, blocks_plan
 from embridge_edge.model.students import AnyShape, AnyStudent, new_student
 from embridge_edge.model.transformer_student import NormedLinear, TransformerShape
@@ -142,6 +143,14 @@ def _cut_shape(shape: AnyShape, counts: Mapping[str, int]) -> AnyShape:
             block_heads=tuple(counts[f"{name}.heads"] for name in names),
             hidden=tuple(counts[f"{name}.hidden"] for name in names),
         )
+    if isinstance(shape, RingShape):
+        return dataclasses.replace(
+            shape,
+            widths=tuple(counts[f"token.{index}"] for index in range(len(shape.widths))),
+            width=counts[f"token.{len(shape.widths)}"],
+            reader_widths=tuple(counts[f"reader.{index}"] for index in range(len(shape.reader_widths))),
+            queries=counts["queries"],
+        )
     widths: list[int] = []
     for index in range(len(shape.widths)):
         widths.append(counts.get(f"blocks.{index}", widths[-1] if widths else 0))
@@ -237,7 +246,9 @@ def counts_for(shape: AnyShape, plan: PrunePlan) -> dict[str, int]:
     if plan.budget is None:
         return _counts(shape, plan, plan.keep)
     if not isinstance(shape, StudentShape):
-        raise EdgeError("A budget is for a convolutional student, and this one is a Transformer; give [prune] keep.")
+        raise EdgeError(
+            "A budget is for a convolutional student, and this one is of another family; give [prune] keep."
+        )
     return _within(shape, plan, plan.budget)
 
 

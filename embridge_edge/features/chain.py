@@ -127,6 +127,14 @@ class SignalChain:
         return max(1, self.window // self.hop)
 
     @property
+    def hop_steps(self) -> int:
+        """Time steps of the network's input that a hop brings, where the others are those of the window before; 0 where windows share
+        none: one frame of features for a window, or a hop that is no whole number of frames."""
+        if not self.features:
+            return self.hop
+        return self.hop // self.frame if self.steps > 1 and self.hop % self.frame == 0 else 0
+
+    @property
     def input_shape(self) -> tuple[int, int]:
         """Shape `[steps, columns]` of one input of the network."""
         return self.steps, self.columns

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from embridge_edge.compression.sizing import largest_student
+from embridge_edge.errors import EdgeError
+from embridge_edge.features.chain import SignalChain
 from embridge_edge.learning import losses
 from embridge_edge.learning.batches import EvenSampler, augmented, emg_batch
 from embridge_edge.learning.lessons import Lesson
 from embridge_edge.learning.loop import Run, Schedule, fit
 from embridge_edge.learning.windows import WindowSet
+from embridge_edge.model.ring_student import RingShape
 from embridge_edge.model.student import StudentShape
 from embridge_edge.model.students import AnyShape, AnyStudent, new_student, token_width
 from embridge_edge.model.teacher import Teacher
@@ -29,10 +32,10 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
     """The shape that a plan becomes for a data set.
 
     A plan with a budget becomes the largest convolutional student that keeps to it. Blocks whose stride the window is too short for
-    do not stride, and a Transformer's stem halves no further than four tokens.
+    do not stride, and a Transformer's stem halves no further than four tokens. A ring student's frame is what a hop of the chain brings.
 
     Raises:
-        EdgeError: nothing keeps to the budget, or the numbers make no student.
+        EdgeError: nothing keeps to the budget, the numbers make no student, or windows are no whole hops.
     """
     steps, columns = windows.chain.input_shape
     if plan.budget is not None:
@@ -51,6 +54,8 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
             embedding=embedding,
             norm=plan.norm,
         )
+    if plan.family == "ring":
+        return ring_shape(windows.chain, plan, embedding)
     strides, left = [], steps
     for stride in plan.strides:
         taken = stride if -(-left // stride) >= min(steps, 4) else 1
@@ -62,6 +67,40 @@ def student_shape(windows: WindowSet, plan: StudentPlan, embedding: int) -> AnyS
         widths=plan.widths,
         kernels=plan.kernels,
         strides=tuple(strides),
+        queries=plan.queries,
+        embedding=embedding,
+    )
+
+
+def ring_shape(chain: SignalChain, plan: StudentPlan, embedding: int) -> RingShape:
+    """A ring student for a chain: blocks stride while steps are left, and no kernel reaches further than the frame."""
+    hop = chain.hop_steps
+    if not hop:
+        raise EdgeError(
+            "A ring student needs frames that windows share, and these share none; set frame_ms so that hop_ms is a whole number of "
+            "frames, or leave features out."
+        )
+    if chain.window % chain.hop or chain.steps < 2 * hop:
+        raise EdgeError(
+            f"A window of {chain.window} samples is not two or more whole hops of {chain.hop}, which a ring student needs; set window_ms "
+            "to a multiple of hop_ms."
+        )
+    kernels, strides, left = [], [], hop
+    for kernel, stride in zip(plan.kernels, plan.strides, strict=True):
+        kernels.append(min(kernel, 2 * left - 1))
+        strides.append(stride if left > 1 else 1)
+        left = -(-left // strides[-1])
+    frames = chain.steps // hop
+    return RingShape(
+        steps=chain.steps,
+        channels=chain.columns,
+        hop=hop,
+        widths=plan.widths,
+        kernels=tuple(kernels),
+        strides=tuple(strides),
+        width=plan.width,
+        reader_widths=plan.reader_widths,
+        reader_kernels=tuple(min(kernel, 2 * frames - 1) for kernel in plan.reader_kernels),
         queries=plan.queries,
         embedding=embedding,
     )

@@ -62,6 +62,8 @@ class Checkpoint:
     def child_metadata(self) -> dict[str, Any]:
         """`metadata` for a file made from this checkpoint, which becomes its parent."""
         about = self.metadata()
+        if self.shape.get("family") == "ring":
+            about["ring"] = {"frames": self.shape["steps"] // self.shape["hop"], "hop": self.shape["hop"]}
         return {**about, "provenance": {**about["provenance"], "parents": [self.sha256]}}
 
     def network(self) -> nn.Module:

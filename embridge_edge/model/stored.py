@@ -19,10 +19,13 @@ class StoredShape:
         Raises:
             EdgeError: a field is missing, unknown or impossible.
         """
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        known = {field.name for field in fields}
         if unknown := sorted(set(values) - known):
             raise EdgeError(f"Unknown student field {unknown[0]!r}; choose among {', '.join(sorted(known))}.")
-        if missing := sorted({"steps", "channels"} - set(values)):
+        if missing := [
+            field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values
+        ]:
             raise EdgeError(f"The student lacks {' and '.join(missing)}; make the checkpoint again.")
         return cls(**values)
 

@@ -66,10 +66,10 @@ class StudentShape(StoredShape):
             ("queries", 1, 64),
             ("embedding", 2, LARGEST_WIDTH),
         ):
-            _check_whole(name, getattr(self, name), least, most)
+            check_whole(name, getattr(self, name), least, most)
         for name, most in (("widths", LARGEST_WIDTH), ("kernels", LARGEST_KERNEL), ("strides", 2)):
             for value in getattr(self, name):
-                _check_whole(name, value, 1, most)
+                check_whole(name, value, 1, most)
         if self.steps * self.channels > LARGEST_INPUT:
             raise EdgeError(
                 f"A window of {self.steps} x {self.channels} values is too large for a student; shorten the window."
@@ -250,7 +250,8 @@ def parameters_count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _check_whole(name: str, value: object, least: int, most: int) -> None:
+def check_whole(name: str, value: object, least: int, most: int) -> None:
+    """Refuse a field of a student's shape that is no whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise EdgeError(
             f"The student's {name} must be whole numbers from {least} to {most}, not {value!r}; correct the recipe."

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from embridge_edge.errors import EdgeError
+from embridge_edge.model.ring_student import RingShape, RingStudent
 from embridge_edge.model.student import Student, StudentShape
 from embridge_edge.model.transformer_student import TransformerShape, TransformerStudent
 
-AnyShape = StudentShape | TransformerShape
-AnyStudent = Student | TransformerStudent
+AnyShape = StudentShape | TransformerShape | RingShape
+AnyStudent = Student | TransformerStudent | RingStudent
 
-FAMILIES: Mapping[str, type[StudentShape] | type[TransformerShape]] = {
+FAMILIES: Mapping[str, type[AnyShape]] = {
     "conv": StudentShape,
     "transformer": TransformerShape,
+    "ring": RingShape,
 }
 
 
@@ -39,9 +41,13 @@ def stored_shape(shape: AnyShape) -> dict[str, Any]:
 
 def new_student(shape: AnyShape) -> AnyStudent:
     """An untrained student."""
+    if isinstance(shape, RingShape):
+        return RingStudent(shape)
     return Student(shape) if isinstance(shape, StudentShape) else TransformerStudent(shape)
 
 
 def token_width(shape: AnyShape) -> int:
     """Values that a student's queries have gathered before the embedding."""
+    if isinstance(shape, RingShape):
+        return shape.queries * shape.read_width
     return shape.queries * (shape.widths[-1] if isinstance(shape, StudentShape) else shape.width)

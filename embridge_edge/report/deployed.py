@@ -390,9 +390,10 @@ def _artifact_table(artifacts: list[Row]) -> Table:
         numeric("peak of activations, planned"),
         named("float ops"),
     ]
-    return table(
-        "Files", columns, rows, "MACs: multiply-accumulates for one window. Float ops: ops that int8 does not cover."
-    )
+    caption = "MACs: multiply-accumulates for one window. Float ops: ops that int8 does not cover."
+    if any(row.get("path") == "token_int8.tflite" for row in artifacts):
+        caption += " The token is computed once for each hop, the reader for each decision: together they do what the whole does."
+    return table("Files", columns, rows, caption)
 
 
 def latency(report: Report) -> Section:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embridge_edge.firmware_bridge.verifying import Verification
     from embridge_edge.hardware.boards import Board
     from embridge_edge.hardware.target import Target
+    from embridge_edge.verbs.packaging import RingPlan
 
 OPTIMISE = ("O3", "O2", "Os")
 WRITTEN = (
@@ -40,13 +41,14 @@ class BridgeReport:
         model: the `.tflite` file.
         target: what it was made for.
         folder: where it lies.
-        program: the plan.
+        program: the network's plan, for a whole input.
         verification: None where nothing was compared.
         selftests: for each place where the package's self-test ran, whether it passed.
         measured: None where nothing was counted.
         sizes: None where nothing was compiled for the target's core.
         const_bytes: parameters, weights and tables.
         files: what was written, below `folder`.
+        ring: the two parts that were written in its place, for a ring student whose tokens are kept.
     """
 
     model: Path
@@ -59,6 +61,24 @@ class BridgeReport:
     sizes: SizeReport | None
     const_bytes: int
     files: tuple[str, ...]
+    ring: RingPlan | None = None
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """The plans that were written."""
+        return (self.program,) if self.ring is None else self.ring.program.programs
+
+    @property
+    def network_ram_bytes(self) -> int:
+        """Activations, scratch and what the network keeps."""
+        if self.ring is not None:
+            return self.ring.program.arena_bytes + self.ring.program.ring_bytes
+        return self.program.arena_bytes + self.program.state_bytes
+
+    @property
+    def live_bytes(self) -> int:
+        """Most bytes of activations that are alive at once."""
+        return self.program.live_bytes if self.ring is None else self.ring.program.live_bytes
 
     @property
     def mismatches(self) -> int:
@@ -90,11 +110,14 @@ class BridgeReport:
 
     def text(self) -> str:
         program = self.program
+        calls = sum(len(one.steps) for one in self.programs)
         lines = [
-            f"{self.model.name} for {self.target.name}, profile {program.profile}: {len(program.steps)} calls, {self.folder}",
-            f"  network: RAM {program.arena_bytes + program.state_bytes:,} bytes ({program.live_bytes:,} would be alive at once "
+            f"{self.model.name} for {self.target.name}, profile {program.profile}: {calls} calls, {self.folder}",
+            f"  network: RAM {self.network_ram_bytes:,} bytes ({self.live_bytes:,} would be alive at once "
             f"without computing in place), tables {self.const_bytes:,} bytes",
         ]
+        if self.ring is not None:
+            lines.append(f"  {self.ring.parts.text()}")
         if self.sizes is not None:
             lines += [f"  {line}" for line in self.sizes.text().splitlines()]
         if self.measured is not None:
@@ -127,7 +150,6 @@ class BridgeReport:
 
     def to_json(self) -> dict[str, Any]:
         measured, found = self.measured, self.verification
-        network_ram = self.program.arena_bytes + self.program.state_bytes
         return {
             "model": str(self.model),
             "target": self.target.name,
@@ -138,8 +160,8 @@ class BridgeReport:
             "tensors_checked": found.tensors_checked if found else 0,
             "mismatches": self.mismatches,
             "first_mismatches": [dataclasses.asdict(item) for item in found.mismatches[:10]] if found else [],
-            "fused_tensors": [self.program.tensor(index).name for index in self.program.fused],
-            "left_out_tensors": [self.program.tensor(index).name for index in self.program.left_out],
+            "fused_tensors": [one.tensor(index).name for one in self.programs for index in one.fused],
+            "left_out_tensors": [one.tensor(index).name for one in self.programs for index in one.left_out],
             "selftests": dict(self.selftests),
             "instructions": measured.instructions if measured else None,
             "first_instructions": measured.first_instructions if measured else None,
@@ -159,12 +181,13 @@ class BridgeReport:
             ],
             "code_flash_bytes": self.sizes.code_bytes if self.sizes else None,
             "const_bytes": self.sizes.constant_bytes if self.sizes else self.const_bytes,
-            "ram_bytes": self.sizes.arena_bytes + self.sizes.state_bytes if self.sizes else network_ram,
-            "network_ram_bytes": network_ram,
-            "live_activation_bytes": self.program.live_bytes,
+            "ram_bytes": self.sizes.arena_bytes + self.sizes.state_bytes if self.sizes else self.network_ram_bytes,
+            "network_ram_bytes": self.network_ram_bytes,
+            "live_activation_bytes": self.live_bytes,
             "stack_bytes": self.sizes.stack_bytes if self.sizes else None,
             "sizes": self.sizes.to_json() if self.sizes else None,
             "files": list(self.files),
+            "ring": None if self.ring is None else self.ring.parts.to_json(),
         }
 
 
@@ -217,8 +240,9 @@ def bridge(
         selftests=_selftests(plan, files, progress) if verify else {},
         measured=measured,
         sizes=sizes,
-        const_bytes=sum(constant_bytes(plan.program).values()),
+        const_bytes=sum(sum(constant_bytes(program).values()) for program, _ in plan.compiled),
         files=tuple(files),
+        ring=plan.ring,
     )
     with folder_written_by_rename(out) as temporary:
         for path, content in files.items():
@@ -246,44 +270,57 @@ def _board_for(target: Target) -> Board:
 
 
 def _verified(plan: Plan, count: int, seed: int, progress: Progress) -> Verification:
-    from embridge_edge.firmware_bridge.verifying import seeded_inputs, verify_board, verify_host
+    from embridge_edge.firmware_bridge.verifying import seeded_inputs, together, verify_board, verify_host
 
-    program, target = plan.program, plan.target
-    inputs = list(seeded_inputs(program.graph, count, seed))
-    progress.say(f"  comparing {count} inputs on this machine")
-    found, traces = verify_host(program, plan.content, inputs)
-    if target.kind != "emulated":
-        return found
-    from embridge_edge.firmware_bridge import emulated
+    target, verified = plan.target, []
+    for program, content in plan.compiled:
+        inputs = list(seeded_inputs(program.graph, count, seed))
+        progress.say(f"  comparing {count} inputs on this machine")
+        found, traces = verify_host(program, content, inputs)
+        if target.kind == "emulated":
+            from embridge_edge.firmware_bridge import emulated
 
-    progress.say(f"  comparing {count} inputs on {target.name}")
-    on_board = emulated.traces(program, _board_for(target), inputs, f"-{plan.wanted.optimise}")
-    return verify_board(program, found, traces, on_board, target.name)
+            progress.say(f"  comparing {count} inputs on {target.name}")
+            on_board = emulated.traces(program, _board_for(target), inputs, f"-{plan.wanted.optimise}")
+            found = verify_board(program, found, traces, on_board, target.name)
+        verified.append(found)
+    return together(verified)
 
 
 def _measured(plan: Plan, board: Board, seed: int) -> Measured:
     from embridge_edge.firmware_bridge import emulated
     from embridge_edge.firmware_bridge.verifying import representative_input
 
-    values = representative_input(plan.program.graph, seed)
-    return emulated.measure(plan.program, board, values, f"-{plan.wanted.optimise}")
+    return emulated.summed(
+        [
+            emulated.measure(program, board, representative_input(program.graph, seed), f"-{plan.wanted.optimise}")
+            for program, _ in plan.compiled
+        ]
+    )
 
 
 def _sizes(plan: Plan, measured: Measured, library: dict[str, str], board: Board) -> SizeReport:
     """What the network takes, and with it chain, head and context where the library has them."""
     from embridge_edge.firmware_bridge import emulated
     from embridge_edge.firmware_bridge.device import NAME
-    from embridge_edge.firmware_bridge.sizing import size_report, with_chain
+    from embridge_edge.firmware_bridge.sizing import size_report, taking_turns, with_chain
 
     flash, ram = plan.target.free_flash_kib, plan.target.free_ram_kib
-    network = size_report(
-        plan.program,
-        measured.symbols,
-        target=plan.target.name,
-        stack_estimated=measured.stack_estimated,
-        stack_painted_bytes=measured.stack_painted_bytes,
-        flash_budget_bytes=None if flash is None else int(1024 * flash),
-        ram_budget_bytes=None if ram is None else int(1024 * ram),
+    reports = [
+        size_report(
+            program,
+            measured.symbols,
+            target=plan.target.name,
+            stack_estimated=measured.stack_estimated,
+            stack_painted_bytes=measured.stack_painted_bytes,
+            flash_budget_bytes=None if flash is None else int(1024 * flash),
+            ram_budget_bytes=None if ram is None else int(1024 * ram),
+            beside=[f"{other.name}_section" for other, _ in plan.compiled if other is not program],
+        )
+        for program, _ in plan.compiled
+    ]
+    network = (
+        reports[0] if plan.ring is None else taking_turns(reports, plan.program.name, plan.ring.program.ring_bytes)
     )
     if plan.device is None:
         return network
@@ -346,6 +383,9 @@ def address_of(text: str | None) -> int | None:
 @click.option("--measure", is_flag=True, help="Count instructions and bytes on the emulated core of the target's kind.")
 @click.option("--optimise", type=click.Choice(OPTIMISE), default="O3", show_default=True, help="GCC's level there.")
 @click.option("--network-only", is_flag=True, help="Leave out the signal chain and the head that the model carries.")
+@click.option(
+    "--whole-window", is_flag=True, help="Compute whole windows with a ring student, too, and keep no tokens."
+)
 @click.option("--head", help="Which of the model's heads decides: linear, poses, regression.")
 @click.option(
     "--sample-bits",
@@ -367,6 +407,7 @@ def command(
     measure: bool,
     optimise: str,
     network_only: bool,
+    whole_window: bool,
     head: str | None,
     sample_bits: str | None,
     unit_per_count: float | None,
@@ -378,7 +419,7 @@ def command(
     """Write the int8 .tflite MODEL as a C library for a target."""
     wanted = Wanted(
         profile, name, package_version, network_only, head, int(sample_bits) if sample_bits else None, unit_per_count, address_of(address), tflm,
-        optimise,
+        optimise, whole_window,
     )  # fmt: skip
     report = bridge(
         model, target, out,

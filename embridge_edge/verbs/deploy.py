@@ -22,6 +22,7 @@ from embridge_edge.artifacts import (
 )
 from embridge_edge.errors import EdgeError, GateMissed
 from embridge_edge.export.bundle import MANIFEST, SIGNATURE, WORKSPACE, Part, write_manifest
+from embridge_edge.export.ring import PART_FILES
 from embridge_edge.hardware.host import host_facts, usable_cores
 from embridge_edge.hardware.target import find_target
 from embridge_edge.progress import SILENT, Progress
@@ -142,8 +143,10 @@ def deploy(
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
     if plan.package is not None:
         _refuse_package(plan.package, target, windows.chain.unit)
-    if plan.prune is not None:  # what cannot be pruned as asked is refused before hours of training
-        counts_for(student_shape(windows, plan.student, plan.teacher.embedding), plan.prune)
+    if plan.prune is not None or plan.student.family == "ring":  # what cannot be is refused before hours of training
+        shape = student_shape(windows, plan.student, plan.teacher.embedding)
+        if plan.prune is not None:
+            counts_for(shape, plan.prune)
     divisions = _divisions(windows, plan, trained)
     primary = divisions[0]
     supervised = [("supervised",)] if windows.gestures else []
@@ -272,8 +275,11 @@ def _ship(
             (folder / name).write_bytes(content)
 
     folder, key = workspace.step("exported", [read_json(int8 / "step.json")["key"], plan.to_dict()], make)
-    for name in SHIPPED:
-        _copy(folder / name, out / name)
+    for name in (*SHIPPED, *PART_FILES):
+        if (folder / name).is_file() or name in SHIPPED:
+            _copy(folder / name, out / name)
+        else:  # an earlier run may have left one
+            (out / name).unlink(missing_ok=True)
     _copy(int8 / "calibration.safetensors", out / "calibration.safetensors")
     if "supervised" not in kinds:  # an earlier run may have left one
         shutil.rmtree(out / "supervised", ignore_errors=True)
@@ -406,6 +412,7 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
         Part("student.onnx", "onnx", (student, *evened)),
         Part("calibration.safetensors", "calibration", (data_sha256, student)),
         Part("student_int8.tflite", "tflite_int8", (student, *(trained or (calibration,)))),
+        *(Part(name, "tflite_int8", (int8,)) for name in PART_FILES),
         Part("student_int8.onnx", "onnx_int8", (student, *(trained or (calibration,)))),
         *(
             Part(path.relative_to(out).as_posix(), "package", (int8,))

@@ -25,6 +25,7 @@ class DistillReport:
     Attributes:
         shape: of its network, as its checkpoint has it: what the recipe asked for, or what a budget became.
         taught: what of the recipe's losses a teacher of others could not give, and what stands in its place.
+        hop_macs: of a ring student: multiply-accumulates of a decision where tokens are kept; None for any other.
     """
 
     checkpoint: Path
@@ -35,6 +36,7 @@ class DistillReport:
     split: str
     heads: tuple[str, ...]
     taught: tuple[str, ...] = ()
+    hop_macs: int | None = None
 
     def text(self) -> str:
         given = ("family", "steps", "channels", "embedding")  # by the window and the teacher
@@ -43,9 +45,10 @@ class DistillReport:
             f"{name} {' '.join(map(str, value)) if isinstance(value, list | tuple) else value}"
             for name, value in picked.items()
         )
+        per_hop = "" if self.hop_macs is None else f" ({self.hop_macs:,} hop by hop)"
         return (
             f"{self.shape['family']} student: {spelled}\n"
-            f"{self.parameters:,} parameters, {self.macs:,} multiply-accumulates per window, "
+            f"{self.parameters:,} parameters, {self.macs:,} multiply-accumulates per window{per_hop}, "
             f"distilled on {self.windows:,} windows (split {self.split}), heads {', '.join(self.heads) or 'none'}\n{self.checkpoint}"
         )
 
@@ -127,6 +130,7 @@ def _written(student: Checkpoint, out: Path, state: Path, windows: int) -> Disti
         split=str(student.provenance.get("split")),
         heads=tuple(head.kind for head in student.heads),
         taught=tuple(student.provenance.get("taught", ())),
+        hop_macs=getattr(shape, "hop_macs", None),
     )
 
 

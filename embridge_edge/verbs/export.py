@@ -105,6 +105,7 @@ def _files(model: Path, recipe: Recipe | None = None) -> dict[str, bytes]:
     from embridge_edge.export import metadata
     from embridge_edge.export.onnx import quantize_onnx, to_onnx
     from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.export.ring import parts_of
     from embridge_edge.export.tflite import to_tflite
     from embridge_edge.model.checkpoint import load_checkpoint
 
@@ -123,10 +124,11 @@ def _files(model: Path, recipe: Recipe | None = None) -> dict[str, bytes]:
             }
         about = metadata.read(made["student_int8.tflite"]) or {}
         like = (made["student.tflite"], made["student_int8.tflite"])
+        parts = parts_of(made["student_int8.tflite"])
         qdq = quantize_onnx(
             made["student.onnx"], quantized.calibration, seven_bit_weights=not _for_arm(about), like=like
         )
-        return {**made, "student_int8.onnx": metadata.attach(qdq, about)}
+        return {**made, "student_int8.onnx": metadata.attach(qdq, about), **({} if parts is None else parts.files())}
     if not (model / "model.json").is_file():
         raise EdgeError(
             f"{model} is neither a checkpoint nor a quantized model; give a folder that distill or quantize wrote."
@@ -165,6 +167,7 @@ def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
     from embridge_edge.export import metadata
     from embridge_edge.export.onnx2tf import convert_onnx, converter_name
     from embridge_edge.export.quantized import load_quantized
+    from embridge_edge.export.ring import PART_FILES
 
     calibration = None
     if (model / "quantized.json").is_file():
@@ -176,11 +179,14 @@ def _files_by_onnx2tf(model: Path, progress: Progress) -> dict[str, bytes]:
                 f"{model} has layers in 16 bits ({', '.join(asked['wide'])}), which onnx2tf cannot single out; quantize without "
                 "wide to compare converters."
             )
-    files = _files(model)
+    files = {
+        name: content for name, content in _files(model).items() if name not in PART_FILES
+    }  # those are cut from our own
 
     def with_metadata(made: bytes, ours: bytes, quantization: dict[str, Any] | None = None) -> bytes:
         about = metadata.read(ours)
         assert about is not None  # noqa: S101 (_files attached it)
+        about.pop("ring", None)  # whether its graph can be cut is not known
         provenance = {**about["provenance"], "converter": converter_name()}
         if quantization is not None:
             provenance["quantization"] = quantization
@@ -206,6 +212,7 @@ def _refuse_unsound(model: Path, files: dict[str, bytes], *, ours: bool) -> None
     from embridge_edge.export.quantized import load_quantized
     from embridge_edge.export.quantizing import layers_named
     from embridge_edge.export.readback import Asked, refuse_unless_sound
+    from embridge_edge.export.ring import PART_FILES, TOKEN_FILE, parts_of, refuse_unless_equal
     from embridge_edge.features.chain import SignalChain
     from embridge_edge.firmware_bridge.graph import read_graph
 
@@ -223,7 +230,11 @@ def _refuse_unsound(model: Path, files: dict[str, bytes], *, ours: bool) -> None
         windows, ranges = kept.calibration, kept.ranges if ours else {}
         quantization = (metadata.read(files["student_int8.tflite"]) or {})["provenance"]["quantization"]
         wide = layers_named(graph, quantization.get("wide", ()))
+    if TOKEN_FILE in files and (parts := parts_of(files["student_int8.tflite"])) is not None:
+        refuse_unless_equal(files["student_int8.tflite"], parts, windows, ranges)
     for name, content in files.items():
+        if name in PART_FILES:
+            continue
         int8 = name.startswith("student_int8")
         tflite = int8 and metadata.is_tflite(content)
         asked = Asked(given, taken, int8, wide if tflite else (), ranges if tflite else {})

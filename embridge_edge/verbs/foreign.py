@@ -188,6 +188,7 @@ def distill_foreign(foreign: ForeignJob, run: Run) -> Checkpoint:
     Raises:
         EdgeError: the teacher cannot give what the recipe's losses need.
     """
+    from embridge_edge.learning.distill import student_shape
     from embridge_edge.verbs.workflow import kept_lesson, shortened, taught_student
 
     model, job, recipe = foreign.model, foreign.job, foreign.recipe
@@ -198,6 +199,8 @@ def distill_foreign(foreign: ForeignJob, run: Run) -> Checkpoint:
         run.progress.say(f"{model.file.path.name}: {what}")
     says = saying(foreign, roles)
     _refuse_untaught(plan, model.plan.outputs, job.windows.gestures)
+    if recipe.student.family == "ring":  # what cannot be is refused before the teacher speaks
+        student_shape(job.windows, recipe.student, recipe.teacher.embedding)
     unlabelled = job.unlabelled if plan.unlabelled_share else None
     heard = job.windows.with_chain(foreign.chain)
 

@@ -137,14 +137,20 @@ def kept_with_int8(workspace: Workspace, division: Division) -> dict[str, Any]:
 def costs(out: Path, plan: Recipe) -> dict[str, Any]:
     """Sizes, operations, host latency and fit of the files that ship."""
     from embridge_edge.artifacts import read_json
+    from embridge_edge.export.ring import READER_FILE, TOKEN_FILE
     from embridge_edge.hardware.host import host_facts
+    from embridge_edge.model.ring_student import RingShape
     from embridge_edge.model.students import shape_of
     from embridge_edge.verbs.profile import profile
 
     artifacts: list[dict[str, Any]] = []
     latency: list[dict[str, Any]] = []
-    parameters = shape_of(read_json(out / "student" / "model.json")["shape"]).parameters_count
-    for name in ("student_int8.tflite", "student.tflite", "student_int8.onnx", "student.onnx"):
+    shape = shape_of(read_json(out / "student" / "model.json")["shape"])
+    of_parts: dict[str, int] = {}
+    if isinstance(shape, RingShape):
+        token = shape.token_parameters_count
+        of_parts = {TOKEN_FILE: token, READER_FILE: shape.parameters_count - token}
+    for name in ("student_int8.tflite", "student.tflite", "student_int8.onnx", "student.onnx", *of_parts):
         measured = profile(out / name, target="host", budget_s=LATENCY_BUDGET_S)
         cost = measured.cost
         artifacts.append(
@@ -153,7 +159,7 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
                 "kind": f"{measured.kind} {measured.precision}",
                 "bytes": measured.model_bytes,
                 "macs": None if cost is None else cost.macs,
-                "parameters": parameters,
+                "parameters": of_parts.get(name, shape.parameters_count),
                 "arena_bytes": measured.arena_bytes,
                 "peak_activation_bytes": None if cost is None else cost.peak_activation_bytes,
                 "float_ops": None if cost is None else len(cost.float_ops),
@@ -193,6 +199,7 @@ def costs(out: Path, plan: Recipe) -> dict[str, Any]:
             "notes": " ".join(
                 [
                     *([] if fitted.npu is None else [f"{fitted.npu.text()}."]),
+                    *([] if fitted.ring is None else [f"{fitted.ring.text()}."]),
                     *fitted.notes,
                     *(f"{op} is not run by the target's runtime." for op in fitted.lacking_ops),
                 ]

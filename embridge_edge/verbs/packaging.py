@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from embridge_edge.export.ring import Parts
     from embridge_edge.firmware_bridge.device import Device
-    from embridge_edge.firmware_bridge.program import Profile, Program
+    from embridge_edge.firmware_bridge.program import Layout, Profile, Program
+    from embridge_edge.firmware_bridge.ring import RingProgram
     from embridge_edge.firmware_bridge.sizing import SizeReport
     from embridge_edge.hardware.target import Target
 
@@ -47,6 +49,7 @@ class Wanted:
         address: where the model's section is to lie in flash; None for the linker's choice.
         tflm: also write what TensorFlow Lite Micro needs.
         optimise: the compiler's level where instructions are counted.
+        whole_window: compute the whole window for each decision, with a ring student, too.
     """
 
     profile: Profile = "litert-ref"
@@ -59,6 +62,19 @@ class Wanted:
     address: int | None = None
     tflm: bool = False
     optimise: str = "O3"
+    whole_window: bool = False
+
+
+@dataclass(frozen=True)
+class RingPlan:
+    """The form of a ring student in which each hop costs one token.
+
+    Attributes:
+        parts: the two models that the whole was cut into. program: their plans.
+    """
+
+    parts: Parts
+    program: RingProgram
 
 
 @dataclass(frozen=True)
@@ -72,8 +88,9 @@ class Plan:
         content: the model as both references read it, its weights inside the flatbuffer.
         target: what it is made for.
         wanted: what was said about the library.
-        program: the network.
+        program: the network, for a whole input.
         device: signal chain and head around it; None for a network alone.
+        ring: what is written in the network's place for a ring student with its signal chain; None for any other.
     """
 
     model: Path
@@ -84,6 +101,15 @@ class Plan:
     wanted: Wanted
     program: Program
     device: Device | None
+    ring: RingPlan | None = None
+
+    @property
+    def compiled(self) -> tuple[tuple[Program, bytes], ...]:
+        """The plans that are written as C, each with its model."""
+        if self.ring is None:
+            return ((self.program, self.content),)
+        parts, ring = self.ring.parts, self.ring.program
+        return (ring.token, parts.token), (ring.reader, parts.reader)
 
     @property
     def for_phone(self) -> bool:
@@ -99,6 +125,7 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
     """
     from embridge_edge.export import metadata
     from embridge_edge.export.flatbuffer import repack_inline
+    from embridge_edge.export.ring import is_ring
     from embridge_edge.firmware_bridge.device import NETWORK_NAME
     from embridge_edge.firmware_bridge.graph import read_graph
     from embridge_edge.firmware_bridge.packing import layout_for
@@ -115,11 +142,34 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
         raise EdgeError(
             f"{target.name} runs what Vela compiles, and no C; say what it costs there with profile --target {target.name}."
         )
-    _refuse_useless(wanted, with_chain)
+    parts = _parts(content, about, target, wanted) if with_chain else None
+    _refuse_useless(wanted, with_chain, ring=with_chain and is_ring(about))
     name = NETWORK_NAME if with_chain else symbol_name(wanted.name, model)
     program = make_program(graph, name, wanted.profile, layout_for(target))
-    device = _device(about, program, wanted, phone=target.kind == "phone") if with_chain else None
-    return Plan(model, file, digest, content, target, wanted, program, device)
+    frames = 0 if parts is None else parts.frames
+    device = _device(about, program, wanted, frames, phone=target.kind == "phone") if with_chain else None
+    ring = None if parts is None else RingPlan(parts, _ring_program(parts, wanted, layout_for(target)))
+    return Plan(model, file, digest, content, target, wanted, program, device, ring)
+
+
+def _parts(content: bytes, about: dict[str, Any], target: Target, wanted: Wanted) -> Parts | None:
+    """A ring student's parts, where its tokens are to be kept: a phone's LiteRT computes whole windows."""
+    from embridge_edge.export.ring import is_ring, parts_of
+
+    keeps = is_ring(about) and target.kind != "phone" and not wanted.whole_window
+    return parts_of(content) if keeps else None
+
+
+def _ring_program(parts: Parts, wanted: Wanted, layout: Layout) -> RingProgram:
+    from embridge_edge.firmware_bridge.graph import read_graph
+    from embridge_edge.firmware_bridge.passes import make_program
+    from embridge_edge.firmware_bridge.ring import READER_NAME, TOKEN_NAME, RingProgram
+
+    token, reader = (
+        make_program(read_graph(part), name, wanted.profile, layout)
+        for part, name in ((parts.token, TOKEN_NAME), (parts.reader, READER_NAME))
+    )
+    return RingProgram(token, reader)
 
 
 def sources(plan: Plan) -> dict[str, str]:
@@ -128,9 +178,14 @@ def sources(plan: Plan) -> dict[str, str]:
     from embridge_edge.firmware_bridge.device import device_library
     from embridge_edge.firmware_bridge.emit import library
     from embridge_edge.firmware_bridge.oracle import oracle_for
+    from embridge_edge.firmware_bridge.ring import ring_library
 
     program, digest, address = plan.program, plan.digest, plan.wanted.address
-    written = library(program, digest) if address is None else section.placed_library(program, digest, address)
+    if plan.ring is not None:
+        both = library(plan.ring.program.token, digest) | library(plan.ring.program.reader, digest)
+        written = ring_library(both, plan.ring.program, program.name)
+    else:
+        written = library(program, digest) if address is None else section.placed_library(program, digest, address)
     network = {path: text for path, text in written.items() if path.endswith((".c", ".h"))}
     oracle = oracle_for(plan.content, program.graph, program.profile)
     if plan.device is None:
@@ -219,7 +274,7 @@ def _read(model: Path) -> bytes:
         raise EdgeError(f"Cannot read {model}: {error.strerror}; name a .tflite file.") from None
 
 
-def _refuse_useless(wanted: Wanted, with_chain: bool) -> None:
+def _refuse_useless(wanted: Wanted, with_chain: bool, *, ring: bool) -> None:
     """Refuse what would change nothing.
 
     Raises:
@@ -229,6 +284,8 @@ def _refuse_useless(wanted: Wanted, with_chain: bool) -> None:
         raise EdgeError("The library of a signal chain is always called emb; leave out --name, or use --network-only.")
     if with_chain and wanted.address is not None:
         raise EdgeError("--address places a network alone, not its signal chain and head; use --network-only.")
+    if wanted.whole_window and not ring:
+        raise EdgeError("--whole-window is for a ring student with its signal chain; leave it out.")
     chain_options = {
         "--head": wanted.head, "--sample-bits": wanted.sample_bits, "--unit-per-count": wanted.unit_per_count,
     }  # fmt: skip
@@ -237,7 +294,7 @@ def _refuse_useless(wanted: Wanted, with_chain: bool) -> None:
         raise EdgeError(f"{useless[0]} is for a model with a signal chain and a head; leave it out.")
 
 
-def _device(about: dict[str, Any], program: Program, wanted: Wanted, *, phone: bool) -> Device:
+def _device(about: dict[str, Any], program: Program, wanted: Wanted, tokens: int, *, phone: bool) -> Device:
     from embridge_edge.firmware_bridge.chain import RawSamples
     from embridge_edge.firmware_bridge.device import device_of, stored_chain
 
@@ -248,7 +305,7 @@ def _device(about: dict[str, Any], program: Program, wanted: Wanted, *, phone: b
             "(0.195e-6 for an RHD2000), or write the network alone with --network-only."
         )
     samples = RawSamples(bits=wanted.sample_bits or 16, unit_per_count=wanted.unit_per_count or 1.0, patient=phone)
-    return device_of(about, program.graph, samples, wanted.head)
+    return device_of(about, program.graph, samples, wanted.head, tokens)
 
 
 def _tflm_files(plan: Plan) -> dict[str, str]:

@@ -20,6 +20,7 @@ from embridge_edge.verbs.options import Common, common_options, show
 
 if TYPE_CHECKING:
     from embridge_edge.export.reading import Artifact
+    from embridge_edge.export.ring import Parts
     from embridge_edge.firmware_bridge.graph import Graph
 
 WARMUP = 20
@@ -82,6 +83,7 @@ class Profile:
         host: where it was measured.
         notes: what a reader must know.
         npu: what Vela says of an accelerator.
+        ring: of a ring student: what a decision costs where tokens are kept.
     """
 
     artifact: Path
@@ -98,6 +100,7 @@ class Profile:
     host: HostFacts
     notes: tuple[str, ...] = field(default=())
     npu: NpuEstimate | None = None
+    ring: Parts | None = None
 
     @property
     def ok(self) -> bool:
@@ -120,6 +123,8 @@ class Profile:
                 ("ops", ops),
                 ("float ops", ", ".join(self.cost.float_ops) or "none"),
             ]
+        if self.ring is not None:
+            rows.append(("hop by hop", self.ring.text()))
         rows += [
             (f"on {item.runtime}", item.latency.text() if item.latency else item.why_not) for item in self.latencies
         ]
@@ -152,6 +157,7 @@ class Profile:
             "fit": None if self.fit is None else self.fit.to_json(),
             "lacking_ops": list(self.lacking_ops),
             "npu": None if self.npu is None else self.npu.to_json(),
+            "ring": None if self.ring is None else self.ring.to_json(),
             "host": self.host.to_json(),
             "notes": list(self.notes),
         }
@@ -183,6 +189,7 @@ def profile(
         EdgeError: no such target, or a missing, damaged or unsuitable file.
     """
     from embridge_edge.export.reading import read_artifact
+    from embridge_edge.export.ring import parts_of
 
     wanted = target if isinstance(target, Target) else find_target(target)
     artifact = artifact_in(artifact)
@@ -231,6 +238,7 @@ def profile(
         npu=npu,
         host=host_facts(),
         notes=tuple(notes),
+        ring=parts_of(artifact.read_bytes()) if model.metadata else None,
     )
 
 

@@ -285,6 +285,7 @@ def distill_checkpoint(
     """
     from typing import cast
 
+    from embridge_edge.learning.distill import student_shape
     from embridge_edge.model.teacher import Teacher
 
     if teacher.kind != "teacher":
@@ -301,6 +302,8 @@ def distill_checkpoint(
     if plan.score_weight:
         raise EdgeError(SCORES_ARE_OF_OTHERS)
     unlabelled = job.unlabelled if plan.unlabelled_share else None
+    if start is None:  # what cannot be is refused before the teacher speaks
+        student_shape(job.windows, recipe.student, master.shape.embedding)
     lesson = kept_lesson(master, job.windows, job.train, plan, run, unlabelled)
     student = taught_student(job, lesson, recipe, plan, run, master.shape.embedding, master, parents, start)
     origin = dict(student.provenance)

@@ -64,10 +64,16 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Network:
-    """The ends of the int8 network: one input `[steps, columns]`, one output, the embedding."""
+    """The ends of the int8 network: one input `[steps, columns]`, one output, the embedding.
+
+    Attributes:
+        tokens: how many it keeps in a ring, where it is given the rows of each hop once (`firmware_bridge.ring`); 0 where it is given
+            whole windows.
+    """
 
     input: Quantization
     output: Quantization
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,15 +109,18 @@ def emit_chain(chain: SignalChain, head: Head, network: Network, samples: RawSam
     """The C library of a chain and a head: text of each file by its name, all for one folder.
 
     It includes `emb_model.h`, which whoever emits the network provides: the type `emb_model_t`, `emb_model_init(m)`,
-    `emb_model_input(m)`, `emb_model_invoke(m)` and `emb_model_output(m)`.
+    `emb_model_input(m)`, `emb_model_invoke(m)` and `emb_model_output(m)`; for a network with a ring of tokens `emb_model_advance(m)`, too,
+    which is called for every hop that does not yet complete a window.
 
     Args:
         head: its rows go over the network's output.
 
     Raises:
-        EdgeError: a feature has no C yet; a chain in volts without their scale; a head that does not fit its sums.
+        EdgeError: a feature has no C yet; a chain in volts without their scale; a head that does not fit its sums; a ring of tokens for
+            windows that are no whole hops.
     """
     _check(chain, head, samples)
+    rows_given(chain, network)
     plan = plan_of(chain) if chain.features else None
     config = [*_sizes(chain, head, network, samples, plan), *(_feature_sizes(chain, plan, samples) if plan else [])]
     return {
@@ -132,8 +141,30 @@ def ring_frames(chain: SignalChain, samples: RawSamples) -> int:
     return samples.ring_frames or 1 << (least - 1).bit_length()
 
 
-def rows_kept(chain: SignalChain, plan: Plan | None) -> int:
-    """Rows of the network's input that are kept from one window to the next."""
+def rows_given(chain: SignalChain, network: Network) -> int:
+    """Rows of the network's input: of a window, or of a hop where the network keeps tokens of the hops before.
+
+    Raises:
+        EdgeError: its tokens are not those of a window's hops.
+    """
+    if not network.tokens:
+        return chain.steps
+    if (
+        not chain.hop_steps
+        or chain.window != network.tokens * chain.hop
+        or chain.steps != network.tokens * chain.hop_steps
+    ):
+        raise EdgeError(
+            f"The network keeps {network.tokens} tokens, and a window of {chain.window} samples is not that many hops of {chain.hop}; "
+            "export the model again."
+        )
+    return chain.hop_steps
+
+
+def rows_kept(chain: SignalChain, plan: Plan | None, network: Network) -> int:
+    """Rows of the network's input that are kept from one of its inputs to the next."""
+    if network.tokens:
+        return rows_given(chain, network)
     if plan is None or plan.anew or chain.steps > 1:
         return chain.steps
     # A window is complete some frames after its own one is, where the frame is shorter.
@@ -186,9 +217,14 @@ def _sizes(chain: SignalChain, head: Head, network: Network, samples: RawSamples
         ("EMB_WINDOW", chain.window, f"samples at {chain.rate_hz:g} Hz"),
         ("EMB_HOP", chain.hop, "samples between decisions"),
         ("EMB_CHUNK", min(_CHUNK, chain.hop), "samples of a channel that are filtered at once"),
-        ("EMB_STEPS", chain.steps, "rows of the network's input"),
+        ("EMB_STEPS", rows_given(chain, network), "rows of the network's input"),
         ("EMB_COLUMNS", chain.columns, "and its columns"),
-        ("EMB_ROWS", rows_kept(chain, plan), "rows that are kept"),
+        ("EMB_ROWS", rows_kept(chain, plan, network), "rows that are kept"),
+        (
+            "EMB_TOKENS",
+            network.tokens,
+            "of a window, where the network is given each hop once; 0 where it is given windows",
+        ),
         ("EMB_LIMIT", float_literal(chain.limit), "normalised values are clipped to +- this"),
         ("EMB_ROOT", int(chain.compand == "root"), "whether their square roots are taken then, with the sign kept"),
         ("EMB_LARGEST", float_literal(chain.largest), "value of the network's input before it is rounded"),

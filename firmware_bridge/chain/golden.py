@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import SignalChain
 from embridge_edge.features.stream import Stream
-from embridge_edge.firmware_bridge.chain.emission import Network, RawSamples, input_channels
+from embridge_edge.firmware_bridge.chain.emission import Network, RawSamples, input_channels, rows_given
 from embridge_edge.firmware_bridge.chain.features import plan_of
 from embridge_edge.firmware_bridge.chain.literals import float_literal, table
 from embridge_edge.model.head import Head
@@ -27,7 +27,8 @@ class Golden:
 
     Attributes:
         counts: int32 `[frames, channels of a frame]`, what the converter gave.
-        inputs: int8 `[windows, steps, columns]`, what the network must be given.
+        inputs: int8 `[windows, steps, columns]`, what the network must be given; of windows of tokens the newest hop, `[windows, hop
+            steps, columns]`.
         outputs: int8 `[windows, embedding]`, what it must answer.
         scores: float32 `[windows, rows of the head]`.
         indices: int64 `[windows]`, the winners; -1 for joint angles.
@@ -79,8 +80,10 @@ def make_golden(
         )
     scores = exact_scores(head, network, outputs)
     indices = np.full(len(scores), -1) if head.kind == "regression" else scores.argmax(axis=1)
+    rows = rows_given(chain, network)
+    advance = rows if network.tokens else _advance(chain)
     return Golden(
-        given.astype(np.int32), inputs, outputs, scores.astype(np.float32), indices.astype(np.int64), _advance(chain)
+        given.astype(np.int32), inputs[:, -rows:], outputs, scores.astype(np.float32), indices.astype(np.int64), advance
     )
 
 

@@ -101,8 +101,10 @@ def _readme(tree: Tree, description: Description) -> str:
         else f"`sizeof({description.name}_t)`",
         "threads": CHAIN_THREADS if with_chain else NETWORK_THREADS,
         "selftest": CHAIN_SELFTEST if with_chain else NETWORK_SELFTEST.format(name=description.name),
-        "section": f"{description.name}_model" if with_chain else description.name,
-        "section_upper": f"{description.upper}_MODEL" if with_chain else description.upper,
+        "plans": " and ".join(
+            f"`{section.upper()}_SECTION_PLAN` in `src/{description.name}/{section}_section.h`"
+            for section in tree.sections
+        ),
         "needs_float": "* `-ffp-contract=off`, which its build files set where they can; Arduino's cannot"
         if tree.has_float
         else "* no floating point",

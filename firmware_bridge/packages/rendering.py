@@ -33,6 +33,7 @@ class Tree:
         model_sources: paths of the C files that belong to this model alone.
         kernel_sources: paths of those that several models may share.
         headers: paths of the headers that an application includes.
+        sections: prefixes of the networks' sections, one or, of a ring of tokens, two.
         has_float: whether any code computes in floating point, so that fused multiply-adds would change its results.
     """
 
@@ -40,6 +41,7 @@ class Tree:
     model_sources: tuple[str, ...]
     kernel_sources: tuple[str, ...]
     headers: tuple[str, ...]
+    sections: tuple[str, ...]
     has_float: bool
 
 
@@ -63,6 +65,13 @@ def tree_of(library: Mapping[str, str], name: str) -> Tree:
         model_sources=tuple(path for path in sources if path not in kernels),
         kernel_sources=kernels,
         headers=tuple(sorted(path for path in arranged if path.count("/") == 1)),
+        sections=tuple(
+            sorted(
+                found[1]
+                for path in sources
+                if (found := re.search(r"/(\w+)_section\.c$", path)) and path not in kernels
+            )
+        ),
         has_float=any(_computes_in_float(text) for text in arranged.values()),
     )
 

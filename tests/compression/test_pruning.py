@@ -19,6 +19,7 @@ from embridge_edge.compression.sizing import cost_of
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import macs, read_graph
+from embridge_edge.model.ring_student import RingShape, RingStudent
 from embridge_edge.model.student import Student, StudentShape, parameters_count
 from embridge_edge.model.students import AnyShape, AnyStudent, new_student, shape_of, stored_shape
 from embridge_edge.model.transformer_student import TransformerShape, TransformerStudent
@@ -45,6 +46,17 @@ TRANSFORMERS = st.builds(
     halvings=st.integers(0, 2),
     queries=st.integers(1, 3),
     query_blocks=st.integers(0, 1),
+    embedding=st.integers(2, 5),
+)
+RINGS = st.builds(
+    lambda hop, frames, widths, reader, **rest: RingShape(
+        hop * frames, 3, hop, widths, (3,) * len(widths), (2,) * len(widths), 8, reader, (3,) * len(reader), **rest
+    ),
+    hop=st.integers(1, 6),
+    frames=st.integers(2, 5),
+    widths=st.lists(st.sampled_from([4, 8]), max_size=2).map(tuple),
+    reader=st.lists(st.sampled_from([4, 8]), min_size=1, max_size=2).map(tuple),
+    queries=st.integers(1, 3),
     embedding=st.integers(2, 5),
 )
 
@@ -77,6 +89,9 @@ def silence(student: AnyStudent, group: str, gone: list[int]) -> None:
             for writer in writers:
                 norm = student.blocks[writer].layers[-1].norm
                 norm.weight[gone] = norm.bias[gone] = 0.0
+        elif isinstance(student, RingStudent):
+            norm = student.get_submodule(group)[0].norm
+            norm.weight[gone] = norm.bias[gone] = 0.0
         elif group.startswith("stem"):
             norm = student.stem[int(group.split(".")[1])][0].norm
             norm.weight[gone] = norm.bias[gone] = 0.0
@@ -99,14 +114,14 @@ def silence(student: AnyStudent, group: str, gone: list[int]) -> None:
 
 def wider_apart(shape: AnyShape, kept: dict[str, np.ndarray]) -> bool:
     """Whether the widths that stay make no residual where there was none."""
-    if isinstance(shape, TransformerShape):
+    if isinstance(shape, TransformerShape | RingShape):
         return True
     names = [group for group in groups_of(shape) if group.kind == "channels"]
     counts = [len(kept[group.name]) for group in names]
     return shape.block == "conv" or all(one != other for one, other in pairwise(counts))
 
 
-@given(st.one_of(CONVOLUTIONAL, TRANSFORMERS), st.data())
+@given(st.one_of(CONVOLUTIONAL, TRANSFORMERS, RINGS), st.data())
 @settings(max_examples=80, deadline=None)
 def test_units_that_give_nothing_go_without_a_trace(shape: AnyShape, data: st.DataObject) -> None:
     student, kept = lived_in(shape), {}
@@ -244,6 +259,7 @@ def test_plans_name_groups_and_the_last_pattern_counts() -> None:
         (StudentShape(80, 8), PrunePlan(budget=StudentBudget(flash_bytes=100)), r"still takes flash_bytes [\d,]+ \(budget 100\)"),
         (TransformerShape(80, 8), PrunePlan(budget=StudentBudget(macs=100)), "A budget is for a convolutional student"),
         (TransformerShape(80, 8, norm="layer"), PrunePlan(), "Pruning needs norms that fold, and this student has LayerNorms"),
+        (RingShape(80, 8, 10), PrunePlan(budget=StudentBudget(macs=100)), "A budget is for a convolutional student"),
     ],
 )  # fmt: skip
 def test_plans_that_cannot_be_are_one_line(shape: AnyShape, plan: PrunePlan, says: str) -> None:
@@ -265,5 +281,5 @@ def test_impossible_shares_are_refused(given: dict[str, object]) -> None:
 def test_documentation_names_the_groups_that_there_are() -> None:
     page = (Path(__file__).parents[2] / "docs" / "pruning.md").read_text()
     named = set(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE))
-    shapes = (StudentShape(80, 8), TransformerShape(80, 8))
+    shapes = (StudentShape(80, 8), TransformerShape(80, 8), RingShape(80, 8, 10))
     assert named == {group.name.split(".")[0] for shape in shapes for group in groups_of(shape)}

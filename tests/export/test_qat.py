@@ -22,6 +22,7 @@ from embridge_edge.export.reading import dequantize_values, quantize_values
 from embridge_edge.export.running import layer_values, run_tflite
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import float_ops, read_graph
+from embridge_edge.model.ring_student import RingShape, RingStudent
 from embridge_edge.model.student import Student, StudentShape
 from embridge_edge.model.students import AnyStudent
 from embridge_edge.model.transformer_student import TransformerShape, TransformerStudent
@@ -38,6 +39,7 @@ FAMILIES = {
     "transformer": lambda: TransformerStudent(
         TransformerShape(STEPS, CHANNELS, width=32, blocks=2, heads=2, halvings=3, embedding=64)
     ),
+    "ring": lambda: RingStudent(RingShape(STEPS, CHANNELS, 10)),
 }
 
 
@@ -184,7 +186,10 @@ def test_training_moved_weights_and_ranges_and_int8_follows(made: Made) -> None:
     now = run_tflite(made.carried.int8, made.windows, "litert-ref")
     spread = float(made.float_now.std())
     assert np.abs(before - made.float_now).mean() > 0.1 * spread
-    assert np.abs(now - made.float_now).mean() < 0.1 * spread
+    assert np.abs(now - made.as_trained.embed(made.windows)).mean() < 0.01 * spread
+    # The twin neither rounds nor ends where learnt ranges do; how far that takes it apart in so short a training, students differ in.
+    apart = 0.25 if isinstance(made.fake.folded, RingStudent) else 0.1
+    assert np.abs(now - made.float_now).mean() < apart * spread
     np.testing.assert_allclose(run_tflite(made.carried.float32, made.windows), made.float_now, atol=1e-3 * spread)
     scales = {
         tensor.name: tensor.scales for tensor in read_graph(quantize_tflite(made.float_before, made.windows)).tensors

@@ -61,7 +61,10 @@ typedef struct {
     uint32_t clock;     /* samples so far, with those that were lost */
     uint32_t decisions; /* so far */
     uint32_t fresh;     /* whether the next sample is the first one of a stream */
-    uint32_t to_window; /* samples until the next window is complete */
+    uint32_t to_window; /* samples until the network's next input is complete */
+#if EMB_TOKENS
+    uint32_t to_ring; /* tokens until there is a window of them */
+#endif
     uint32_t row;       /* of `rows`, the oldest: the next to be written */
 #if EMB_SECTIONS
     float state[EMB_CHANNELS][EMB_SECTIONS][2];

@@ -37,7 +37,7 @@ void emb_filter(float state[][2], float *samples, uint32_t count);
 /* (x - offset) * gain, clipped, as the network's int8, of one column. */
 int8_t emb_quantised(float x, float offset, float gain);
 
-/* Take samples until a window is complete: 1 with the network's input filled, or 0. */
+/* Take samples until a window is complete: 1 with the network's input filled (a window, or the hop at its end), or 0. */
 int emb_next_input(emb_t *emb);
 
 /* What the head makes of the network's output. */

@@ -186,7 +186,12 @@ int emb_next_input(emb_t *emb)
     while ((count = emb_ready(emb)) != 0) {
         const uint32_t place = emb->taken % EMB_RING;
         if (emb->fresh) {
+#if EMB_TOKENS
+            emb->to_window = EMB_HOP;
+            emb->to_ring = EMB_TOKENS;
+#else
             emb->to_window = EMB_WINDOW;
+#endif
             emb->row = 0;
         }
         count = count < EMB_RING - place ? count : EMB_RING - place;
@@ -208,6 +213,13 @@ int emb_next_input(emb_t *emb)
         if (emb->to_window == 0) {
             emb->to_window = EMB_HOP;
             emb_fill(emb, emb_model_input(&emb->model));
+#if EMB_TOKENS
+            if (emb->to_ring > 1) { /* one token more, and not a window of them yet */
+                emb->to_ring--;
+                emb_model_advance(&emb->model);
+                continue;
+            }
+#endif
             return 1;
         }
     }
