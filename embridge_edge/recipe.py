@@ -510,13 +510,14 @@ class PackagePlan:
         verify: inputs for which every tensor is compared with the reference's; the package's self-test runs too. 0 compares nothing.
     """
 
-    sample_bits: Literal[16, 32] = 16
+    sample_bits: int = 16
     unit_per_count: float | None = None
     verify: int = 3
 
     def __post_init__(self) -> None:
         at_least(self, 0, "verify")
-        one_of(self, "sample_bits", (16, 32))
+        if self.sample_bits not in (16, 32):
+            raise EdgeError(f"sample_bits of [package] is {self.sample_bits}; give 16 or 32.")
         if self.unit_per_count is not None and not self.unit_per_count > 0:
             raise EdgeError(f"unit_per_count of [package] is {self.unit_per_count:g}; give volts, above 0.")
 
