@@ -115,9 +115,9 @@ BASE = 'name = "mine"\ntarget = "nrf52840"\n'
         (BASE + "[quantize.qat]\nlearning_rate = 0.0", r"learning_rate of \[quantize.qat\] is 0; give more than 0"),
         (
             BASE + "[quantize]\nwide = ['01*']\n[quantize.qat]",
-            "leave wide and bias_correction out of the recipe, or qat",
+            "leave wide, mix and bias_correction out of the recipe, or qat",
         ),
-        (BASE + "[quantize]\nbias_correction = true\n[quantize.qat]", "leave wide and bias_correction out"),
+        (BASE + "[quantize]\nbias_correction = true\n[quantize.qat]", "leave wide, mix and bias_correction out"),
         (
             BASE + "[student]\nfamily = 'transformer'\n[quantize]\nequalise = true",
             r"equalise in \[quantize\] is for a convolutional",

@@ -225,8 +225,7 @@ class SignalChain:
         scaled *= _uniform(self.gain)
         np.clip(scaled, -np.float32(self.limit), np.float32(self.limit), out=scaled)
         if self.compand == "root":
-            sizes = np.sqrt(np.abs(scaled))
-            return np.copysign(sizes, scaled, out=scaled)
+            np.copysign(np.sqrt(np.abs(scaled)), scaled, out=scaled)
         return scaled
 
     def fitted(self, signal: Samples, starts: npt.NDArray[np.int64]) -> SignalChain:
