@@ -23,9 +23,8 @@ class StoredShape:
         known = {field.name for field in fields}
         if unknown := sorted(set(values) - known):
             raise EdgeError(f"Unknown student field {unknown[0]!r}; choose among {', '.join(sorted(known))}.")
-        if missing := [
-            field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values
-        ]:
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+        if missing := sorted(needed - set(values)):
             raise EdgeError(f"The student lacks {' and '.join(missing)}; make the checkpoint again.")
         return cls(**values)
 
