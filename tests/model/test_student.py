@@ -101,7 +101,7 @@ def test_impossible_shape_is_refused_in_one_line(change: dict[str, object]) -> N
 
 
 def test_shape_without_its_window_is_refused() -> None:
-    with pytest.raises(EdgeError, match="lacks steps and channels"):
+    with pytest.raises(EdgeError, match="lacks channels and steps"):
         StudentShape.from_dict({"queries": 2})
 
 
