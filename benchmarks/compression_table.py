@@ -25,6 +25,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,19 @@ def opened(folder: Path, also: dict[str, Recipe]) -> Bundle:
     recipe = recipe_from_dict(report["recipe"])
     name = f"{report['data']['name']}, {recipe.name}"
     return Bundle(folder, name, recipe, report["seed"], WindowSet.load(folder / "work" / "windows"), report, also)
+
+
+def recipes_of(asked: list[str]) -> dict[str, Recipe]:
+    """What `--also` names, NAME=RECIPE each."""
+    also: dict[str, Recipe] = {}
+    for one in asked:
+        name, _, recipe = one.partition("=")
+        if not name or not recipe:
+            raise EdgeError(f"--also {one!r} is not NAME=RECIPE, such as --also transformer=phone.")
+        if name in also or name in {"supervised", *TWINS, *TWINS.values()} or name.endswith(KINDS):
+            raise EdgeError(f"--also {one!r}: the table has a form {name!r} already; give it another name.")
+        also[name] = find_recipe(recipe)
+    return also
 
 
 def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: float) -> Iterator[tuple[str, Path]]:
@@ -280,7 +294,7 @@ def picture(tables: dict[str, list[Row]], curves: dict[tuple[str, str], list[dic
     figure, axes = plt.subplots(len(panels), 2, figsize=(11, 3.6 * len(panels)), layout="constrained", squeeze=False)
     for (left, right), (name, split) in zip(axes, panels, strict=True):
         rows = [row for row in tables[name] if row.split == split]
-        for row, marker in zip(rows, MARKERS, strict=False):
+        for row, marker in zip(rows, cycle(MARKERS), strict=False):
             whisker = None
             if row.low is not None and row.high is not None:
                 whisker = [[row.accuracy - row.low], [row.high - row.accuracy]]
@@ -325,10 +339,9 @@ def main() -> None:
     tables: dict[str, list[Row]] = {}
     curves: dict[tuple[str, str], list[dict[str, Any]]] = {}
     try:
+        also = recipes_of(asked.also)
         for folder in asked.bundles:
-            bundle = opened(
-                folder, {name: find_recipe(recipe) for name, _, recipe in (one.partition("=") for one in asked.also)}
-            )
+            bundle = opened(folder, also)
             held = list(dict.fromkeys(result["split"] for result in bundle.report["results"]))
             chosen = [split for split in held if not asked.splits or split in asked.splits.split(",")]
             workspace = Workspace(asked.out, SILENT)

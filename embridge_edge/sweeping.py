@@ -39,6 +39,7 @@ NOT_SWEPT = (
     "distill",
     "prune",
     "quantize",
+    "package",
     "evaluate",
     "gates",
     "simulate",
