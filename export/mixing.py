@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.compression.observers import Range
+from embridge_edge.errors import EdgeError
+from embridge_edge.export.bias import corrected
 from embridge_edge.export.quantizing import can_be_wide, layers_of, quantized, touching
 from embridge_edge.export.running import run_tflite
 from embridge_edge.export.sensitivity import Damage, Decide, damage_of
@@ -57,6 +59,7 @@ def mixes(
     *,
     plan: MixPlan | None = None,
     start: Sequence[str] = (),
+    correct_on: Floats | None = None,
     progress: Progress = SILENT,
 ) -> list[Mix]:
     """Take layers to 16 bits one after the other, each time the one that helps most, as long as it helps and the plan allows it.
@@ -66,8 +69,12 @@ def mixes(
     Args:
         ranges: of every activation. windows: float32 `[n, T, C]`, real ones that are not those of the ranges.
         decide: outputs to gestures. plan: limits; None takes the default one. start: layers that have 16 bits from the first.
+        correct_on: windows whose means the biases keep, where the model is to be corrected so; None leaves biases alone.
 
     Returns: the curve, from `start` on.
+
+    Raises:
+        EdgeError: already `start` takes more than the plan allows.
     """
     plan = plan or MixPlan()
     exact = run_tflite(float_model, windows)
@@ -78,6 +85,8 @@ def mixes(
 
     def mix(wide: tuple[str, ...]) -> Mix:
         model = quantized(float_model, ranges, wide=wide)
+        if correct_on is not None:
+            model = corrected(model, float_model, correct_on)
         return Mix(
             wide,
             damage_of(exact, run_tflite(model, windows, "litert-ref"), decide),
@@ -88,6 +97,12 @@ def mixes(
         )
 
     curve = [mix(tuple(start))]
+    for name, most, cost in _limits(curve[0], plan):
+        if most is not None and cost > most:
+            raise EdgeError(
+                f"{name} of [quantize.mix] is {most:,}, and the model takes {cost:,} before any layer is added; allow it as much, or "
+                "give it a smaller student."
+            )
     limit = min(plan.layers, len(layers))
     with progress.bar("mixed precision", limit, "layer") as advance:
         advance(len(curve[-1].wide))
@@ -102,6 +117,11 @@ def mixes(
     return curve
 
 
+def _limits(mix: Mix, plan: MixPlan) -> tuple[tuple[str, int | None, int], ...]:
+    """Name, limit and cost of all that a plan can limit."""
+    names = ("size_bytes", "peak_bytes", "wide_macs")
+    return tuple((name, getattr(plan, name), getattr(mix, name)) for name in names)
+
+
 def _allowed(mix: Mix, plan: MixPlan) -> bool:
-    limits = ((plan.size_bytes, mix.size_bytes), (plan.peak_bytes, mix.peak_bytes), (plan.wide_macs, mix.wide_macs))
-    return all(limit is None or cost <= limit for limit, cost in limits)
+    return all(most is None or cost <= most for _, most, cost in _limits(mix, plan))

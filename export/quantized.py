@@ -155,7 +155,11 @@ def quantize_module(
     if search is not None and plan.mix is not None:
         ranges = ranges_of(bare, observed(bare, calibration), plan)
         start = layers_named(read_graph(bare), plan.wide)
-        curve = mixes(bare, ranges, search.windows, search.decide, plan=plan.mix, start=start, progress=search.progress)
+        correct_on = calibration if plan.bias_correction else None
+        curve = mixes(
+            bare, ranges, search.windows, search.decide,
+            plan=plan.mix, start=start, correct_on=correct_on, progress=search.progress,
+        )  # fmt: skip
         plan = replace(plan, wide=curve[-1].wide)
     int8 = quantize_tflite(bare, calibration, plan, most_transposes=most_transposes)
     made = _kept(network, shape, int8, bare, about, calibration, coverage, plan)

@@ -123,11 +123,11 @@ def layers_of(graph: Graph) -> dict[str, Op]:
 
 
 def can_be_wide(graph: Graph, name: str) -> bool:
-    """Whether a layer's output can have 16 bits: not at the graph's end, which is int8, not a softmax, whose range is fixed, and not a
-    ring's tokens, which are int8 as well."""
+    """Whether a layer's output can have 16 bits: not at the graph's end, which is int8, not a softmax, whose range is fixed, not a
+    squared difference, which the quantizer leaves in int8, and not a ring's tokens, which are int8 as well."""
     op, seam = layers_of(graph)[name], ring_seam(graph)
     fixed = (*graph.outputs, *(() if seam is None else seam.inputs[:1]))
-    return op.name != "SOFTMAX" and op.outputs[0] not in fixed
+    return op.name not in ("SOFTMAX", "SQUARED_DIFFERENCE") and op.outputs[0] not in fixed
 
 
 def layers_named(graph: Graph, patterns: Sequence[str]) -> tuple[str, ...]:

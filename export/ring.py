@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -213,17 +213,6 @@ def _keep(
     for index, name in zip((inputs[0], outputs[0]), names, strict=True):
         subgraph.tensors[place[index]].name = name.encode()
     model.signatureDefs, model.metadata, model.metadataBuffer = [], [], None
-
-
-def rings(parts: Parts, windows: Values, runtime: Runtime = "litert-ref") -> Iterator[Values]:
-    """The ring at each decision of a stream, `[frames, width]`, where each frame becomes a token once.
-
-    Args:
-        windows: frames one behind the other, `[n, hop, columns]`: float32 for a float model, else int8.
-    """
-    tokens = run_tflite(parts.token, windows, runtime, raw=True).reshape(len(windows), parts.width)
-    for end in range(parts.frames, len(tokens) + 1):
-        yield tokens[end - parts.frames : end]
 
 
 def run_parts(parts: Parts, windows: Values, runtime: Runtime = "litert-ref") -> Values:

@@ -261,6 +261,10 @@ class SignalChain:
         if set(stored) != names:
             wrong = sorted(set(stored) ^ names)[0]
             raise EdgeError(f"The stored signal chain has no or an unknown field {wrong!r}; make the artifact again.")
+        if stored["compand"] not in COMPANDERS:
+            raise EdgeError(
+                f"The stored signal chain compands by {stored['compand']!r}, which this version does not know; use a newer one."
+            )
         as_tuple: dict[str, Any] = {
             key: tuple(tuple(item) if isinstance(item, list) else item for item in value)
             if isinstance(value, list)

@@ -81,9 +81,10 @@ def ring_shape(chain: SignalChain, plan: StudentPlan, embedding: int) -> RingSha
             "frames, or leave features out."
         )
     if chain.window % chain.hop or chain.steps < 2 * hop:
+        whole = chain.hop * max(2, round(chain.window / chain.hop))
         raise EdgeError(
             f"A window of {chain.window} samples is not two or more whole hops of {chain.hop}, which a ring student needs; set window_ms "
-            "to a multiple of hop_ms."
+            f"to {1000.0 * whole / chain.rate_hz:.10g}, which is {whole} samples at {chain.rate_hz:g} Hz."
         )
     kernels, strides, left = [], [], hop
     for kernel, stride in zip(plan.kernels, plan.strides, strict=True):

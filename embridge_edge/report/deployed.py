@@ -218,11 +218,19 @@ def _mixing_picture(mixes: list[Row]) -> Picture:
         Axis(min(kib) - margin, max(kib) + margin, "KiB of the int8 graph"),
         Axis(-0.03, 1.03, "multiply-accumulates with a 16-bit operand, %", 100.0),
     )
-    alt = "; ".join(f"{mix['wide'][-1] if mix.get('wide') else 'all int8'}: {_damage_text(mix)}" for mix in mixes)
+    alt = "; ".join(f"{_taken(mix, first=mix is mixes[0])}: {_damage_text(mix)}" for mix in mixes)
     caption = (
         "Layers taken to 16 bits, one after the other, against bytes and operations (windows of the training side)"
     )
     return Picture(pictures.curves("mixing", alt, lines, below), caption, pictures.WIDTH)
+
+
+def _taken(mix: Row, *, first: bool) -> str:
+    """What a point of the curve added; the first has what the recipe's `wide` asks for."""
+    wide = [str(name) for name in mix.get("wide") or []]
+    if first:
+        return f"start: {', '.join(wide)}" if wide else "all int8"
+    return wide[-1]
 
 
 def _wide_share(mix: Row) -> float:
@@ -236,7 +244,7 @@ def _damage_text(mix: Row) -> str:
 def _mixing_table(mixes: list[Row]) -> Table:
     rows = [
         [
-            Cell(words.shortened(str(mix["wide"][-1]), 60) if mix.get("wide") else "all int8"),
+            Cell(words.shortened(_taken(mix, first=mix is mixes[0]), 60)),
             *(measured(key, reading.record(mix, "damage").get(key)) for key in ("mean_removed_error", "class_flips")),
             measured("bytes", mix.get("size_bytes")),
             measured("bytes", mix.get("peak_bytes")),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embridge_edge.artifacts import (
-    folder_written_by_rename,
     read_json,
     remove_leftovers,
     sha256_of_file,
@@ -40,6 +39,7 @@ from embridge_edge.verbs.measuring import (
 from embridge_edge.verbs.options import Common, common_options, recipe_options, show
 from embridge_edge.verbs.processes import do_all
 from embridge_edge.verbs.rounding import refuse_without_nncf
+from embridge_edge.verbs.shipped_package import PACKAGE, refuse_package, ship_package, write_package
 from embridge_edge.verbs.workflow import (
     SCORES_ARE_OF_OTHERS,
     about_data,
@@ -50,13 +50,11 @@ from embridge_edge.verbs.workflow import (
 from embridge_edge.verbs.workspace import Workspace, fingerprint, refuse_around, refuse_inside
 
 if TYPE_CHECKING:
-    from embridge_edge.hardware.target import Target
     from embridge_edge.learning.windows import WindowSet
 
 WORK = WORKSPACE
 CARD = "MODEL_CARD.md"
 WRITTEN_LAST = (MANIFEST, SIGNATURE, CARD, "report.html", "report.json")
-PACKAGE = "package"
 CHECKPOINT_FILES = ("model.safetensors", "model.json")
 SHIPPED = ("student.tflite", "student_int8.tflite", "student.onnx", "student_int8.onnx")
 
@@ -141,12 +139,11 @@ def deploy(
     data_sha256 = recordings_step(workspace, data, format, stamp)
     windows, key = windows_step(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
-    if plan.package is not None:
-        _refuse_package(plan.package, target, windows.chain.unit)
-    if plan.prune is not None or plan.student.family == "ring":  # what cannot be is refused before hours of training
-        shape = student_shape(windows, plan.student, plan.teacher.embedding)
-        if plan.prune is not None:
-            counts_for(shape, plan.prune)
+    # What cannot be is refused before hours of training.
+    shape = student_shape(windows, plan.student, plan.teacher.embedding)
+    if plan.prune is not None:
+        counts_for(shape, plan.prune)
+    refuse_package(workspace, plan, windows, shape)
     divisions = _divisions(windows, plan, trained)
     primary = divisions[0]
     supervised = [("supervised",)] if windows.gestures else []
@@ -160,6 +157,8 @@ def deploy(
         judgement_of(workspace, windows, [work for work in works if work.division.split == name], plan, title, seed)
         for name in dict.fromkeys(division.split for division in divisions)
     ]
+    exported, exported_key = _exported(workspace, primary, plan)
+    package = write_package(workspace, exported / "student_int8.tflite", plan)
     if (out / SIGNATURE).is_file():
         progress.say(
             f"warning: {out / SIGNATURE} is removed, since the manifest is written anew; sign the bundle again."
@@ -168,11 +167,12 @@ def deploy(
         (out / name).unlink(missing_ok=True)
         remove_leftovers(out / name)
     kinds = ("teacher", "student", *(name for names in supervised for name in names))
-    exported = _ship(workspace, out, primary, kinds, plan, given=checkpoint is not None)
+    _ship(workspace, out, primary, exported, kinds, plan, given=checkpoint is not None)
+    packaged = ship_package(package, out)
     beside = kept_with_int8(workspace, primary)
     measured, _ = workspace.step(
         "measured",
-        [key, exported, plan.to_dict(), target.to_json(), asdict(host_facts()), seed],
+        [key, exported_key, plan.to_dict(), target.to_json(), asdict(host_facts()), seed],
         lambda folder: write_json(
             folder / "measured.json",
             {
@@ -194,7 +194,6 @@ def deploy(
             folder / "sensitivity.json", sensitivity_of_shipped(workspace, windows, primary, plan, seed)
         ),
     )
-    packaged = _package(workspace, out, plan)
     results = [result.to_json() for judgement in judgements for result in judgement.results]
     report: dict[str, Any] = {
         "title": f"{title} on {plan.target}",
@@ -253,20 +252,9 @@ def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Di
     ]
 
 
-def _ship(
-    workspace: Workspace, out: Path, primary: Division, kinds: Sequence[str], plan: Recipe, *, given: bool
-) -> str:
-    """Copy what ships out of the workspace: the checkpoints of the first division and every exported file.
-
-    All of it names the recipe of this run, whose target and gates may have changed since a step that does not depend on them: so a second
-    run gives the bytes that a first one would.
-
-    Args:
-        given: whether the teacher was given, and names the recipe that it was trained with.
-
-    Returns: a key that stands for the exported files.
-    """
-    from embridge_edge.verbs.export import exported_files, under
+def _exported(workspace: Workspace, primary: Division, plan: Recipe) -> tuple[Path, str]:
+    """Every exported file of the model that ships, in a folder, and a key that stands for them."""
+    from embridge_edge.verbs.export import exported_files
 
     int8 = primary.folder(workspace, "int8")
 
@@ -274,10 +262,33 @@ def _ship(
         for name, content in exported_files(int8, recipe=plan).items():
             (folder / name).write_bytes(content)
 
-    folder, key = workspace.step("exported", [read_json(int8 / "step.json")["key"], plan.to_dict()], make)
+    return workspace.step("exported", [read_json(int8 / "step.json")["key"], plan.to_dict()], make)
+
+
+def _ship(
+    workspace: Workspace,
+    out: Path,
+    primary: Division,
+    exported: Path,
+    kinds: Sequence[str],
+    plan: Recipe,
+    *,
+    given: bool,
+) -> None:
+    """Copy what ships out of the workspace: the checkpoints of the first division and every exported file.
+
+    All of it names the recipe of this run, whose target and gates may have changed since a step that does not depend on them: so a second
+    run gives the bytes that a first one would.
+
+    Args:
+        given: whether the teacher was given, and names the recipe that it was trained with.
+    """
+    from embridge_edge.verbs.export import under
+
+    int8 = primary.folder(workspace, "int8")
     for name in (*SHIPPED, *PART_FILES):
-        if (folder / name).is_file() or name in SHIPPED:
-            _copy(folder / name, out / name)
+        if (exported / name).is_file() or name in SHIPPED:
+            _copy(exported / name, out / name)
         else:  # an earlier run may have left one
             (out / name).unlink(missing_ok=True)
     _copy(int8 / "calibration.safetensors", out / "calibration.safetensors")
@@ -289,55 +300,6 @@ def _ship(
         about = read_json(source / "model.json")
         remove_leftovers(out / kind / "model.json")
         write_json(out / kind / "model.json", about if given and kind == "teacher" else under(about, plan))
-    return key
-
-
-def _refuse_package(plan: PackagePlan, target: Target, unit: str) -> None:
-    """Refuse before anything is trained what `bridge` would refuse after it."""
-    if target.kind == "npu":
-        raise EdgeError(f"{target.name} runs what Vela compiles, and no C; leave [package] out of the recipe.")
-    if (unit == "V") != (plan.unit_per_count is not None):
-        raise EdgeError(
-            "The recordings are in volts, and the recipe wants a C package: say what one count of the converter is with "
-            "--unit-per-count VOLTS (0.195e-6 for an RHD2000)."
-            if unit == "V"
-            else f"The recordings are counts ({unit}); leave out --unit-per-count, and unit_per_count in [package]."
-        )
-
-
-def _package(workspace: Workspace, out: Path, plan: Recipe) -> dict[str, Any]:
-    """Write the C package of the model that ships; what was found out about it, for the report."""
-    from embridge_edge.verbs.bridge import bridge
-    from embridge_edge.verbs.packaging import Wanted
-
-    shutil.rmtree(out / PACKAGE, ignore_errors=True)
-    if (how := plan.package) is None:
-        return {}
-    model = out / "student_int8.tflite"
-
-    def make(folder: Path) -> None:
-        wanted = Wanted(sample_bits=how.sample_bits, unit_per_count=how.unit_per_count)
-        made = bridge(
-            model, plan.target, folder / PACKAGE, wanted=wanted, verify=how.verify, progress=workspace.progress
-        )
-        (folder / PACKAGE / "bridge.json").unlink()  # names folders of this machine
-        keys = (
-            "profile",
-            "inputs_checked",
-            "tensors_checked",
-            "mismatches",
-            "selftests",
-            "ram_bytes",
-            "const_bytes",
-            "files",
-        )
-        write_json(folder / "package.json", {key: value for key, value in made.to_json().items() if key in keys})
-
-    inputs = [sha256_of_file(model), find_target(plan.target).to_json(), asdict(how)]
-    folder, _ = workspace.step(PACKAGE, inputs, make)
-    with folder_written_by_rename(out / PACKAGE) as temporary:
-        shutil.copytree(folder / PACKAGE, temporary, dirs_exist_ok=True)
-    return read_json(folder / "package.json")
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -401,9 +363,11 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
     )
     # A teacher that was given names what it was trained on, which need not be these recordings.
     trained_on = tuple(read_json(out / "teacher" / "model.json")["provenance"].get("parents", ()))
-    # Equalising looks at the calibration windows, training with rounding at them and at the recordings.
+    # Equalising looks at the calibration windows, training with rounding at them and at the recordings; the search for 16-bit layers
+    # looks at the recordings, too, and leaves the float twin as it is.
     trained = (calibration, data_sha256) if plan.quantize.qat else ()
     evened = trained or ((calibration,) if plan.quantize.equalise else ())
+    rounded = (calibration, *((data_sha256,) if plan.quantize.qat or plan.quantize.mix else ()))
     return [
         *(Part(f"teacher/{name}", "teacher", trained_on) for name in CHECKPOINT_FILES),
         *(Part(f"supervised/{name}", "supervised", (data_sha256,)) for name in CHECKPOINT_FILES),
@@ -411,9 +375,9 @@ def _parts(out: Path, plan: Recipe, data_sha256: str) -> list[Part]:
         Part("student.tflite", "tflite", (student, *evened)),
         Part("student.onnx", "onnx", (student, *evened)),
         Part("calibration.safetensors", "calibration", (data_sha256, student)),
-        Part("student_int8.tflite", "tflite_int8", (student, *(trained or (calibration,)))),
+        Part("student_int8.tflite", "tflite_int8", (student, *rounded)),
         *(Part(name, "tflite_int8", (int8,)) for name in PART_FILES),
-        Part("student_int8.onnx", "onnx_int8", (student, *(trained or (calibration,)))),
+        Part("student_int8.onnx", "onnx_int8", (student, *rounded)),
         *(
             Part(path.relative_to(out).as_posix(), "package", (int8,))
             for path in sorted((out / PACKAGE).rglob("*"))

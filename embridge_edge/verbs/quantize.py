@@ -101,6 +101,8 @@ class QuantizeReport:
         for mix in self.mixing:
             flips = "–" if mix.damage.class_flips is None else f"{100 * mix.damage.class_flips:.2f} %"
             name = mix.wide[-1] if mix.wide else "nothing"
+            if mix is self.mixing[0] and mix.wide:  # what the recipe's wide asks for
+                name = f"start: {', '.join(mix.wide)}"
             cost = f"{mix.size_bytes:10,} {mix.peak_bytes:11,} {100 * mix.wide_macs / max(1, mix.macs):10.1f} %"
             lines.append(f"  {name:20} {mix.damage.mean_removed_error:18.4f} {flips:>12} {cost}")
         return [*lines, "  the last line is what was written"]
@@ -298,28 +300,44 @@ def calibration_of(job: Job, plan: QuantizePlan, seed: int) -> tuple[Floats, dic
     Raises:
         EdgeError: they do not cover.
     """
-    from embridge_edge.calibration.selection import coverage, refuse_uncovered, select_windows
+    from embridge_edge.calibration.selection import coverage, refuse_uncovered
 
-    windows = job.windows
-    chosen = select_windows(windows, job.train, plan.windows, seed)
+    windows, chosen = job.windows, _calibrated_on(job, plan, seed)
     judged = job.test if len(job.test) else job.train
     covered = coverage(windows, chosen, judged[:: max(1, len(judged) // 20_000)])
     refuse_uncovered(covered, windows, job.train, plan.most_saturated)
     return windows.inputs(chosen), covered.to_json()
 
 
+def _calibrated_on(job: Job, plan: QuantizePlan, seed: int) -> npt.NDArray[np.int64]:
+    from embridge_edge.calibration.selection import select_windows
+
+    return select_windows(job.windows, job.train, plan.windows, seed)
+
+
 def search_of(
     job: Job, plan: QuantizePlan, decide: Decide | None, seed: int, progress: Progress = SILENT
 ) -> Search | None:
-    """On what mixed precision is searched: windows of the training side, drawn anew; None where the plan searches nothing."""
+    """On what mixed precision is searched: windows of the training side that set no range; None where the plan searches nothing.
+
+    Raises:
+        EdgeError: calibration takes the whole training side.
+    """
+    import numpy as np
+
     from embridge_edge.calibration.selection import select_windows
+    from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import Search
 
     if plan.mix is None:
         return None
-    return Search(
-        job.windows.inputs(select_windows(job.windows, job.train, plan.mix.windows, seed + 1)), decide, progress
-    )
+    left = np.setdiff1d(job.train, _calibrated_on(job, plan, seed))
+    if not len(left):
+        raise EdgeError(
+            f"Calibration takes all {len(job.train)} windows of the training side and leaves none for [quantize.mix] to search on; "
+            "lower windows of [quantize], or record more."
+        )
+    return Search(job.windows.inputs(select_windows(job.windows, left, plan.mix.windows, seed + 1)), decide, progress)
 
 
 def _tuning(job: Job, student: Checkpoint, plan: QatPlan, batch: int, run: Run) -> Tune:

@@ -16,8 +16,8 @@ from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.export.onnx import to_onnx
 from embridge_edge.export.quantizing import quantize_tflite, quantized
 from embridge_edge.export.ranges import observed, ranges_in, ranges_of
-from embridge_edge.export.ring import cut, parts_of, refuse_unless_equal, rings, run_parts
-from embridge_edge.export.running import run_onnx, run_tflite
+from embridge_edge.export.ring import Parts, cut, parts_of, refuse_unless_equal, run_parts
+from embridge_edge.export.running import Runtime, run_onnx, run_tflite
 from embridge_edge.export.tflite import to_tflite
 from embridge_edge.firmware_bridge.graph import float_ops, macs, op_counts, read_graph
 from embridge_edge.model.ring_student import RingShape
@@ -47,6 +47,13 @@ def windows_of(shape: RingShape, frames: Bytes) -> Bytes:
     return np.stack([frames[end - shape.frames : end].reshape(shape.steps, shape.channels) for end in ends])
 
 
+def rings(parts: Parts, frames: Bytes, runtime: Runtime) -> Bytes:
+    """The ring at each hop of a stream, `[n, frames, width]`, where each frame becomes a token once."""
+    tokens = run_tflite(parts.token, frames, runtime, raw=True).reshape(len(frames), parts.width)
+    ends = range(parts.frames, len(tokens) + 1)
+    return np.stack([tokens[end - parts.frames : end] for end in ends])
+
+
 @pytest.fixture(scope="module")
 def armband() -> tuple[RingShape, bytes, bytes]:
     shape = RingShape(80, 8, 10)
@@ -60,7 +67,7 @@ def test_a_ring_of_tokens_says_at_every_hop_what_the_window_says(
     shape, _, whole = armband
     parts, frames = cut(whole), stream(shape, 40)
     expected = run_tflite(whole, windows_of(shape, frames), runtime, raw=True)  # type: ignore[arg-type]
-    found = run_tflite(parts.reader, np.stack(list(rings(parts, frames, runtime))), runtime, raw=True)  # type: ignore[arg-type]
+    found = run_tflite(parts.reader, rings(parts, frames, runtime), runtime, raw=True)  # type: ignore[arg-type]
     assert len(found) == 40 - shape.frames + 1  # none until the ring is full
     np.testing.assert_array_equal(found, expected)
     assert len(np.unique(found, axis=0)) > 20

@@ -342,6 +342,13 @@ def test_what_cannot_be_pruned_so_is_refused_before_anything_is_trained(
         ),
         ({'target = "nrf52840"': 'target = "ethos-u55-128"'}, "ethos-u55-128 runs what Vela compiles, and no C"),
         ({"verify = 1": "sample_bits = 24"}, "sample_bits"),
+        ({"unit_per_count = 1e-3": "unit_per_count = 1e30"}, "leave full scale within float32"),
+        (
+            {
+                "[student]\nwidths = [16, 16]\nkernels = [3, 3]\nstrides = [2, 1]": '[student]\nfamily = "transformer"\nwidth = 16'
+            },
+            "The recipe wants a C package ([package]), which cannot be: ",
+        ),
     ],
 )
 def test_a_package_that_cannot_be_is_refused_before_anything_is_trained(
@@ -353,6 +360,15 @@ def test_a_package_that_cannot_be_is_refused_before_anything_is_trained(
     file.write_text(text)
     assert deploy(data, file, tmp_path / "out") == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "out" / "work").glob("*teacher*"))
+
+
+def test_a_package_without_a_compiler_is_refused_before_anything_is_trained(
+    data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert deploy(data, recipe, tmp_path / "out") == 2
+    assert "A C compiler is needed to check generated code" in capsys.readouterr().err.splitlines()[-1]
     assert not list((tmp_path / "out" / "work").glob("*teacher*"))
 
 

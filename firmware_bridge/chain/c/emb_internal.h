@@ -34,7 +34,7 @@ void emb_filter_start(float state[][2], float level);
 /* Filter samples of one channel in place. */
 void emb_filter(float state[][2], float *samples, uint32_t count);
 
-/* (x - offset) * gain, clipped, as the network's int8, of one column. */
+/* (x - offset) * gain, clipped, companded where the chain says so, as the network's int8, of one column. */
 int8_t emb_quantised(float x, float offset, float gain);
 
 /* Take samples until a window is complete: 1 with the network's input filled (a window, or the hop at its end), or 0. */
