@@ -25,9 +25,11 @@ from embridge_edge.export.quantizing import can_be_wide, from_quantizer, layers_
 from embridge_edge.export.ranges import kinds_of, observed, ranges_of
 from embridge_edge.export.reading import dequantize_values
 from embridge_edge.export.running import RUNTIMES, Runtime, layer_values, run_onnx, run_tflite, tflm_arena_bytes
-from embridge_edge.export.sensitivity import sensitivity
+from embridge_edge.export.sensitivity import damage_of, sensitivity
 from embridge_edge.firmware_bridge.graph import Tensor, float_ops, macs, op_counts, peak_activation_bytes, read_graph
 from embridge_edge.model.student import Student, StudentShape
+from embridge_edge.model.students import new_student
+from embridge_edge.model.transformer_student import TransformerShape
 from embridge_edge.recipe import TENSOR_KINDS, MixPlan, QuantizePlan
 
 if TYPE_CHECKING:
@@ -168,6 +170,27 @@ def test_every_layer_that_may_have_sixteen_bits_can_be_given_them(exported: Expo
         assert run_tflite(model, exported.windows[:2], "litert-ref", raw=True).dtype == np.int8, name
 
 
+@pytest.mark.slow
+def test_every_layer_of_a_transformer_with_layer_norms_can_be_given_them() -> None:
+    shape = TransformerShape(
+        24, 4, width=16, blocks=1, heads=2, halvings=1, queries=2, query_blocks=1, embedding=8, norm="layer"
+    )
+    torch.manual_seed(0)
+    model = tflite.to_tflite(new_student(shape).eval(), (1, 24, 4))
+    windows = np.random.default_rng(0).standard_normal((32, 24, 4)).astype(np.float32)
+    graph = read_graph(model)
+    names = [name for name in layers_of(graph) if can_be_wide(graph, name)]
+    kinds = {layers_of(graph)[name].name for name in names}
+    assert {"RSQRT", "MEAN", "SUB"} <= kinds and not {"SQUARED_DIFFERENCE", "SOFTMAX"} & kinds
+    for name in names:  # refused where a named layer stays in 8 bits
+        assert (
+            run_tflite(
+                quantize_tflite(model, windows, QuantizePlan(wide=(name,))), windows[:2], "litert-ref", raw=True
+            ).dtype
+            == np.int8
+        )
+
+
 def test_bias_correction_gives_every_channel_its_mean_back(exported: Exported) -> None:
     plain = quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(observer="moving_average"))
     mended = corrected(plain, exported.float_tflite, exported.calibration)
@@ -216,6 +239,21 @@ def test_mixed_precision_takes_the_bad_layer_first_and_keeps_to_its_budget(expor
     further = mixes(exported.float_tflite, ranges, exported.windows[:64], plan=MixPlan(layers=2), start=curve[1].wide)
     assert further == curve[1:]
     assert [Mix.from_json(json.loads(json.dumps(mix.to_json()))) for mix in curve] == curve
+    too_small = MixPlan(size_bytes=curve[0].size_bytes - 1)
+    with pytest.raises(
+        EdgeError, match=r"size_bytes of \[quantize.mix\] is .*, and the model takes .* before any layer is added"
+    ):
+        mixes(exported.float_tflite, ranges, exported.windows[:64], plan=too_small)
+
+
+def test_the_search_measures_the_model_that_is_written(exported: Exported) -> None:
+    windows, plan = exported.windows[:64], QuantizePlan(bias_correction=True)
+    ranges = ranges_of(exported.float_tflite, observed(exported.float_tflite, exported.calibration), plan)
+    last = mixes(exported.float_tflite, ranges, windows, plan=MixPlan(layers=1), correct_on=exported.calibration)[-1]
+    written = quantize_tflite(exported.float_tflite, exported.calibration, replace(plan, wide=last.wide))
+    exact = run_tflite(exported.float_tflite, windows)
+    assert last.damage == damage_of(exact, run_tflite(written, windows, "litert-ref"))
+    assert last.size_bytes == len(written)
 
 
 def test_given_range_replaces_the_observed_one(exported: Exported) -> None:
