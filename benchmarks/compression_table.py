@@ -320,7 +320,7 @@ def picture(tables: dict[str, list[Row]], curves: dict[tuple[str, str], list[dic
         right.margins(x=0.15)
         right.set_xlabel("kB of the int8 file")
         right.set_title("Layers taken to 16 bits, one after the other (training side)", loc="left", fontsize=9)
-        right.legend(frameon=False, fontsize=7, loc="lower left")
+        right.legend(frameon=False, fontsize=7, loc="best")
         for axis in (left, right):
             axis.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
