@@ -347,7 +347,7 @@ def test_what_cannot_be_pruned_so_is_refused_before_anything_is_trained(
             {
                 "[student]\nwidths = [16, 16]\nkernels = [3, 3]\nstrides = [2, 1]": '[student]\nfamily = "transformer"\nwidth = 16'
             },
-            "The recipe wants a C package ([package]), which cannot be: ",
+            "The C package of [package] cannot be: ",
         ),
     ],
 )
