@@ -54,7 +54,9 @@ def refuse_package(workspace: Workspace, plan: Recipe, windows: WindowSet, shape
             try:
                 _bridged(model, plan.target, Path(temporary) / PACKAGE, replace(how, verify=min(1, how.verify)))
             except EdgeError as error:
-                raise EdgeError(f"The C package of [package] cannot be: {error} Mend that, or leave [package] out.") from None
+                raise EdgeError(
+                    f"The C package of [package] cannot be: {error} Mend that, or leave [package] out."
+                ) from None
 
     chain = windows.chain.to_dict()
     inputs = [chain, list(windows.gestures), asdict(shape), list(plan.quantize.wide), target.to_json(), asdict(how)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embridge_edge.compression.sizing import cost_of, largest_student
+from embridge_edge.compression.sizing import NEARLY, cost_of, largest_student
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import Block, Student, StudentShape, parameters_count
 from embridge_edge.model.students import stored_shape
@@ -36,7 +36,13 @@ def test_budget_is_kept_and_nothing_larger_would(
     cost = cost_of(shape)
     assert cost.flash_bytes <= flash and cost.ram_bytes <= 40_000 and cost.macs == shape.macs <= macs
     more = StudentBudget(flash_bytes=2 * flash, ram_bytes=80_000, macs=2 * macs)
-    assert largest_student(steps, channels, 64, more, block=block).parameters_count >= shape.parameters_count
+    assert largest_student(steps, channels, 64, more, block=block).parameters_count >= NEARLY * shape.parameters_count
+
+
+def test_few_frames_stride_where_operations_are_short() -> None:
+    shape = largest_student(10, 48, 64, StudentBudget(flash_bytes=80_000, macs=300_000), queries=2)
+    assert shape.strides[0] == 2 and len(shape.widths) > 2
+    assert shape.parameters_count > 60_000 and shape.macs > 270_000
 
 
 def test_no_limit_gives_the_largest_of_the_ladder() -> None:
