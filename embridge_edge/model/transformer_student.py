@@ -1,7 +1,7 @@
 """The phone's and the accelerator's student: convolutions to tokens, a Transformer encoder, a Q-Former, built for int8.
 
-Norms are BatchNorms that fold into the Linear behind them, unless LayerNorms are asked for, which stay in the graph and cost int8 far more
-decisions (docs/numbers.md). Feed-forward layers have ReLU, since microcontroller runtimes lack GELU.
+Norms are BatchNorms that fold into the Linear behind them, unless LayerNorms are asked for, which stay in the graph as ops of their
+own and have gained nothing (docs/numbers.md). Feed-forward layers have ReLU, since microcontroller runtimes lack GELU.
 """
 
 from __future__ import annotations
