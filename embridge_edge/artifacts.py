@@ -72,10 +72,15 @@ def folder_written_by_rename(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed runs left of `written_by_rename(path)`: temporary siblings of the file that never got its name."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    """Remove what killed runs left of `written_by_rename(path)` and `folder_written_by_rename(path)`: temporary siblings that never got
+    the name, and folders that had made room for another.
+    """
+    ours = rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}"
     for sibling in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if ours.fullmatch(sibling.name):
+        if sibling.is_dir():
+            if re.fullmatch(rf"{ours}(\.old)?", sibling.name):
+                shutil.rmtree(sibling, ignore_errors=True)
+        elif re.fullmatch(rf"{ours}{re.escape(path.suffix)}", sibling.name):
             sibling.unlink(missing_ok=True)
 
 

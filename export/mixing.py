@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embridge_edge.compression.observers import Range
-from embridge_edge.errors import EdgeError
 from embridge_edge.export.bias import corrected
 from embridge_edge.export.quantizing import can_be_wide, layers_of, quantized, touching
 from embridge_edge.export.running import run_tflite
@@ -64,26 +63,24 @@ def mixes(
 ) -> list[Mix]:
     """Take layers to 16 bits one after the other, each time the one that helps most, as long as it helps and the plan allows it.
 
-    Greedy, since layers are few and their errors nearly add up; every step tries all that are left.
+    Greedy, since layers are few and their errors nearly add up; every step tries all that are left. Where the start takes more than the
+    plan allows, that is said, and nothing is added.
 
     Args:
         ranges: of every activation. windows: float32 `[n, T, C]`, real ones that are not those of the ranges.
         decide: outputs to gestures. plan: limits; None takes the default one. start: layers that have 16 bits from the first.
-        correct_on: windows whose means the biases keep, where the model is to be corrected so; None leaves biases alone.
+        correct_on: windows whose means the biases keep, where the model is to be corrected so. Layers are compared without that, which
+            takes a run for each of them; every point of the curve is measured with it.
 
     Returns: the curve, from `start` on.
-
-    Raises:
-        EdgeError: already `start` takes more than the plan allows.
     """
     plan = plan or MixPlan()
     exact = run_tflite(float_model, windows)
     graph = read_graph(float_model)
     layers = {name: op for name, op in layers_of(graph).items() if can_be_wide(graph, name)}
-
     macs = {graph.tensors[op.outputs[0]].name: op.macs for op in graph.ops}
 
-    def mix(wide: tuple[str, ...]) -> Mix:
+    def mix(wide: tuple[str, ...], correct_on: Floats | None = None) -> Mix:
         model = quantized(float_model, ranges, wide=wide)
         if correct_on is not None:
             model = corrected(model, float_model, correct_on)
@@ -96,32 +93,38 @@ def mixes(
             sum(macs.values()),
         )
 
-    curve = [mix(tuple(start))]
-    for name, most, cost in _limits(curve[0], plan):
-        if most is not None and cost > most:
-            raise EdgeError(
-                f"{name} of [quantize.mix] is {most:,}, and the model takes {cost:,} before any layer is added; allow it as much, or "
-                "give it a smaller student."
-            )
-    limit = min(plan.layers, len(layers))
-    with progress.bar("mixed precision", limit, "layer") as advance:
-        advance(len(curve[-1].wide))
-        while len(curve[-1].wide) < limit:
-            left = [name for name in layers if name not in curve[-1].wide]
-            tried = [one for name in left if _allowed(one := mix((*curve[-1].wide, name)), plan)]
-            best = min(tried, key=lambda one: one.damage.mean_removed_error, default=None)
-            if best is None or best.damage.mean_removed_error > (1 - LEAST_GAIN) * curve[-1].damage.mean_removed_error:
+    def as_written(found: Mix) -> Mix:
+        return found if correct_on is None else mix(found.wide, correct_on)
+
+    best = mix(tuple(start))
+    curve = [as_written(best)]
+    broken = _broken(best, plan)
+    if broken:
+        mend = "name fewer layers in wide" if start else "allow more, or take a smaller student"
+        progress.say(f"warning: the search for 16-bit layers adds none, since at its start {broken}; {mend}.")
+    with progress.bar("mixed precision", min(plan.layers, len(layers)), "layer") as advance:
+        advance(len(best.wide))
+        while not broken and len(best.wide) < plan.layers and best.damage.mean_removed_error > 0:
+            left = [name for name in layers if name not in best.wide]
+            tried = [one for name in left if not _broken(one := mix((*best.wide, name)), plan)]
+            found = min(tried, key=lambda one: one.damage.mean_removed_error, default=None)
+            if found is None or found.damage.mean_removed_error > (1 - LEAST_GAIN) * best.damage.mean_removed_error:
                 break
-            curve.append(best)
+            best = found
+            curve.append(as_written(best))
             advance(1)
     return curve
 
 
-def _limits(mix: Mix, plan: MixPlan) -> tuple[tuple[str, int | None, int], ...]:
-    """Name, limit and cost of all that a plan can limit."""
-    names = ("size_bytes", "peak_bytes", "wide_macs")
-    return tuple((name, getattr(plan, name), getattr(mix, name)) for name in names)
-
-
-def _allowed(mix: Mix, plan: MixPlan) -> bool:
-    return all(most is None or cost <= most for _, most, cost in _limits(mix, plan))
+def _broken(mix: Mix, plan: MixPlan) -> str:
+    """The first limit of a plan that a mix goes beyond, in words; "" where it keeps to all."""
+    for name, cost in (
+        ("layers", len(mix.wide)),
+        ("size_bytes", mix.size_bytes),
+        ("peak_bytes", mix.peak_bytes),
+        ("wide_macs", mix.wide_macs),
+    ):
+        most = getattr(plan, name)
+        if most is not None and cost > most:
+            return f"{name} is {cost:,}, and [quantize.mix] allows {most:,}"
+    return ""

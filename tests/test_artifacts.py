@@ -109,6 +109,21 @@ def test_only_what_a_killed_run_left_of_this_file_is_removed(tmp_path: Path) -> 
     assert sorted(item.name for item in tmp_path.iterdir()) == sorted([path.name, *kept])
 
 
+def test_a_folder_that_a_killed_run_left_goes_and_others_stay(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom embridge_edge.artifacts import folder_written_by_rename\n"
+        "with folder_written_by_rename(Path(sys.argv[1])) as temporary:\n"
+        "    (temporary / 'file').touch()\n    os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "package"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert len(leftovers(tmp_path)) == 1
+    for name in ("package", ".package.a1b2c3d4.old", ".package.backup", ".package.my-notes"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(path)
+    assert sorted(item.name for item in tmp_path.iterdir()) == [".package.backup", ".package.my-notes", "package"]
+
+
 def test_another_error_keeps_its_words(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="somewhere-else"), written_by_rename(tmp_path / "out.json"):
         (tmp_path / "somewhere-else").read_bytes()

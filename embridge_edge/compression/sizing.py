@@ -54,9 +54,9 @@ def largest_student(
 ) -> StudentShape:
     """Of the students that keep to the budget and have nearly the most parameters (`NEARLY`), the one with the most operations.
 
-    Parameters first: on ten feature frames, students of 36,184, 64,876 and 66,244 parameters and as many operations were .417, .438 and
-    .429 accurate (simulated wearers, one seed; docs/numbers.md). Then operations, because a shallow student with long strides meets a
-    limit on parameters alone.
+    Parameters first: on ten feature frames, the student of 63,456 parameters that is picked for 0.3 million operations was at .431, one of
+    36,184 with as many operations at .417 (simulated wearers, one seed; docs/numbers.md). Then operations, because a shallow student with
+    long strides meets a limit on parameters alone.
 
     Args:
         steps, channels: shape of the window (samples, or feature frames by columns).

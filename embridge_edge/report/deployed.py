@@ -227,10 +227,10 @@ def _mixing_picture(mixes: list[Row]) -> Picture:
 
 def _taken(mix: Row, *, first: bool) -> str:
     """What a point of the curve added; the first has what the recipe's `wide` asks for."""
-    wide = [str(name) for name in mix.get("wide") or []]
-    if first:
-        return f"start: {', '.join(wide)}" if wide else "all int8"
-    return wide[-1]
+    wide = reading.texts(mix.get("wide"))
+    if not wide:
+        return "all int8"
+    return f"start: {', '.join(wide)}" if first else wide[-1]
 
 
 def _wide_share(mix: Row) -> float:

@@ -133,14 +133,14 @@ def deploy(
             f"warning: {out} holds other files; they are no part of the bundle, and sign and verify will refuse them."
         )
     target = find_target(plan.target)
-    trained = None if checkpoint is None else _trained_split(checkpoint)
+    trained, embedding = (None, plan.teacher.embedding) if checkpoint is None else _trained(checkpoint)
     stamp = fingerprint(data, format)
     workspace = Workspace(out / WORK, progress)
     data_sha256 = recordings_step(workspace, data, format, stamp)
     windows, key = windows_step(workspace, data, plan, format, stamp)
     progress.say("chain: " + ", ".join(f"{name} {value}" for name, value in windows.chain.resolved.items()))
     # What cannot be is refused before hours of training.
-    shape = student_shape(windows, plan.student, plan.teacher.embedding)
+    shape = student_shape(windows, plan.student, embedding)
     if plan.prune is not None:
         counts_for(shape, plan.prune)
     refuse_package(workspace, plan, windows, shape)
@@ -217,20 +217,21 @@ def deploy(
     return DeployReport(out, report)
 
 
-def _trained_split(checkpoint: Path) -> str:
-    """The split that a checkpoint was trained with.
+def _trained(checkpoint: Path) -> tuple[str, int]:
+    """The split that a checkpoint was trained with, and the length of its embedding.
 
     Raises:
         EdgeError: no checkpoint, or trained on everything.
     """
     from embridge_edge.model.checkpoint import load_checkpoint
 
-    split = str(load_checkpoint(checkpoint).provenance.get("split"))
+    given = load_checkpoint(checkpoint)
+    split = str(given.provenance.get("split"))
     if split not in SPLITS:
         raise EdgeError(
             f"{checkpoint} was trained on everything, which leaves nothing to judge it on; train with --split."
         )
-    return split
+    return split, int(given.shape["embedding"])
 
 
 def _divisions(windows: WindowSet, plan: Recipe, trained: str | None) -> list[Division]:

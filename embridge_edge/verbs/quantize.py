@@ -318,25 +318,23 @@ def _calibrated_on(job: Job, plan: QuantizePlan, seed: int) -> npt.NDArray[np.in
 def search_of(
     job: Job, plan: QuantizePlan, decide: Decide | None, seed: int, progress: Progress = SILENT
 ) -> Search | None:
-    """On what mixed precision is searched: windows of the training side that set no range; None where the plan searches nothing.
+    """On what mixed precision is searched; None where the plan searches nothing.
 
-    Raises:
-        EdgeError: calibration takes the whole training side.
+    Windows of the training side that set no range, or any of it where calibration leaves too few.
     """
     import numpy as np
 
     from embridge_edge.calibration.selection import select_windows
-    from embridge_edge.errors import EdgeError
     from embridge_edge.export.quantized import Search
 
     if plan.mix is None:
         return None
     left = np.setdiff1d(job.train, _calibrated_on(job, plan, seed))
-    if not len(left):
-        raise EdgeError(
-            f"Calibration takes all {len(job.train)} windows of the training side and leaves none for [quantize.mix] to search on; "
-            "lower windows of [quantize], or record more."
+    if len(left) < plan.mix.windows:
+        progress.say(
+            f"warning: calibration leaves {len(left)} windows of the training side; [quantize.mix] searches on those that set the ranges, too."
         )
+        left = job.train
     return Search(job.windows.inputs(select_windows(job.windows, left, plan.mix.windows, seed + 1)), decide, progress)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embridge_edge.artifacts import folder_written_by_rename, read_json, sha256_of_file, write_json
+from embridge_edge.artifacts import (
+    folder_written_by_rename,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_json,
+)
 from embridge_edge.errors import EdgeError
 from embridge_edge.hardware.target import find_target
 
@@ -54,12 +61,18 @@ def refuse_package(workspace: Workspace, plan: Recipe, windows: WindowSet, shape
             try:
                 _bridged(model, plan.target, Path(temporary) / PACKAGE, replace(how, verify=min(1, how.verify)))
             except EdgeError as error:
+                mend = (
+                    "set family to conv or ring in [student]" if plan.student.family == "transformer" else "mend that"
+                )
                 raise EdgeError(
-                    f"The C package of [package] cannot be: {error} Mend that, or leave [package] out."
+                    f"The C package of [package] cannot be: {error} Either {mend}, or leave [package] out."
                 ) from None
 
     chain = windows.chain.to_dict()
-    inputs = [chain, list(windows.gestures), asdict(shape), list(plan.quantize.wide), target.to_json(), asdict(how)]
+    compiler = shutil.which(os.environ.get("CC", "cc")) if how.verify else None
+    inputs = [
+        chain, list(windows.gestures), asdict(shape), list(plan.quantize.wide), target.to_json(), asdict(how), compiler,
+    ]  # fmt: skip
     workspace.step(f"{PACKAGE}.tried", inputs, attempt)
 
 
@@ -109,8 +122,7 @@ def write_package(workspace: Workspace, model: Path, plan: Recipe) -> Path | Non
 def ship_package(made: Path | None, out: Path) -> dict[str, Any]:
     """Put the package into the bundle in the place of an earlier one's; what was found out about it, for the report."""
     shutil.rmtree(out / PACKAGE, ignore_errors=True)
-    for left in out.glob(f".{PACKAGE}.*"):  # by a run that was killed while it copied
-        shutil.rmtree(left, ignore_errors=True)
+    remove_leftovers(out / PACKAGE)  # of a run that was killed while it copied
     if made is None:
         return {}
     with folder_written_by_rename(out / PACKAGE) as temporary:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,11 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.features.chain import ChainPlan
 from embridge_edge.gestures import read_library
 from embridge_edge.learning.windows import WindowSet, cut_windows
-from embridge_edge.recipe import WindowPlan
+from embridge_edge.progress import Progress
+from embridge_edge.recipe import MixPlan, QuantizePlan, WindowPlan
 from embridge_edge.recordings.recording import Recording
+from embridge_edge.verbs.quantize import calibration_of, search_of
+from embridge_edge.verbs.workflow import Job
 
 WEARERS = "abcdef"
 
@@ -107,3 +112,20 @@ def test_a_set_that_covers_is_let_through_and_others_are_one_line(windows: Windo
     quiet = np.array([which[windows.labels[which] == label][0] for label in range(3)])
     with pytest.raises(EdgeError, match=r"% of the judged samples lie outside the calibration range \(allowed 0\.10\)"):
         refuse_uncovered(coverage(windows, quiet, which), windows, which, 0.001)
+
+
+def test_layers_are_searched_on_windows_that_set_no_range(
+    windows: WindowSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(windows, None, np.arange(len(windows)), read_library())
+    plan = QuantizePlan(windows=100, mix=MixPlan(windows=80))
+    calibration, _ = calibration_of(job, replace(plan, most_saturated=1.0), 0)
+    search = search_of(job, plan, None, 0)
+    assert search is not None and len(search.windows) == 80
+    seen = {window.tobytes() for window in calibration}
+    assert not [window for window in search.windows if window.tobytes() in seen]
+    few = replace(job, train=np.arange(0, len(windows), len(windows) // 110))
+    search = search_of(few, plan, None, 0, Progress(quiet=False))
+    assert search is not None and len(search.windows) == 80
+    assert "searches on those that set the ranges, too" in capsys.readouterr().err
+    assert search_of(job, replace(plan, mix=None), None, 0) is None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embridge_edge.compression.sizing import NEARLY, cost_of, largest_student
+from embridge_edge.compression.sizing import DEPTHS, NEARLY, STEPS_LEFT, WIDTHS, cost_of, largest_student
 from embridge_edge.errors import EdgeError
 from embridge_edge.model.student import Block, Student, StudentShape, parameters_count
 from embridge_edge.model.students import stored_shape
@@ -35,8 +36,20 @@ def test_budget_is_kept_and_nothing_larger_would(
         return
     cost = cost_of(shape)
     assert cost.flash_bytes <= flash and cost.ram_bytes <= 40_000 and cost.macs == shape.macs <= macs
-    more = StudentBudget(flash_bytes=2 * flash, ram_bytes=80_000, macs=2 * macs)
-    assert largest_student(steps, channels, 64, more, block=block).parameters_count >= NEARLY * shape.parameters_count
+    # Every step of the ladder by itself: none that keeps to the budget has many more parameters, and none of as many more operations.
+    for depth, left, width in itertools.product(DEPTHS, STEPS_LEFT, WIDTHS[::3]):
+        widths = (max(8, width // 2), *[width] * (depth - 1))
+        kernels = (5, 5, 3, 3, 3, 3)[:depth]
+        try:
+            other = StudentShape.fitting(
+                steps, channels, at_least=left, widths=widths, kernels=kernels, embedding=64, block=block
+            )
+        except EdgeError:
+            continue
+        if cost_of(other).over(budget):
+            continue
+        assert other.parameters_count * NEARLY <= shape.parameters_count
+        assert other.macs <= shape.macs or other.parameters_count < shape.parameters_count
 
 
 def test_few_frames_stride_where_operations_are_short() -> None:

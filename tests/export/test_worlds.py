@@ -30,6 +30,7 @@ from embridge_edge.firmware_bridge.graph import Tensor, float_ops, macs, op_coun
 from embridge_edge.model.student import Student, StudentShape
 from embridge_edge.model.students import new_student
 from embridge_edge.model.transformer_student import TransformerShape
+from embridge_edge.progress import Progress
 from embridge_edge.recipe import TENSOR_KINDS, MixPlan, QuantizePlan
 
 if TYPE_CHECKING:
@@ -239,11 +240,26 @@ def test_mixed_precision_takes_the_bad_layer_first_and_keeps_to_its_budget(expor
     further = mixes(exported.float_tflite, ranges, exported.windows[:64], plan=MixPlan(layers=2), start=curve[1].wide)
     assert further == curve[1:]
     assert [Mix.from_json(json.loads(json.dumps(mix.to_json()))) for mix in curve] == curve
-    too_small = MixPlan(size_bytes=curve[0].size_bytes - 1)
-    with pytest.raises(
-        EdgeError, match=r"size_bytes of \[quantize.mix\] is .*, and the model takes .* before any layer is added"
+
+
+def test_a_search_that_begins_beyond_its_limits_says_so_and_adds_nothing(
+    exported: Exported, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranges = ranges_of(exported.float_tflite, observed(exported.float_tflite, exported.calibration), QuantizePlan())
+    for plan, start, says in (
+        (MixPlan(size_bytes=1), (), "and [quantize.mix] allows 1; allow more"),
+        (MixPlan(wide_macs=0), ("02_conv_2d",), "and [quantize.mix] allows 0; name fewer"),
+        (
+            MixPlan(layers=1),
+            ("02_conv_2d", "03_conv_2d"),
+            "at its start layers is 2, and [quantize.mix] allows 1; name fewer",
+        ),
     ):
-        mixes(exported.float_tflite, ranges, exported.windows[:64], plan=too_small)
+        curve = mixes(
+            exported.float_tflite, ranges, exported.windows[:8], plan=plan, start=start, progress=Progress(quiet=False)
+        )
+        assert [mix.wide for mix in curve] == [start]
+        assert says in capsys.readouterr().err
 
 
 def test_the_search_measures_the_model_that_is_written(exported: Exported) -> None:

@@ -189,6 +189,23 @@ def test_layers_that_int8_hurts_most_come_with_the_line_that_mends_most(report: 
     assert "No layer's 16 bits mend a tenth of it." in Page(render(report)).text
 
 
+def test_a_search_for_16_bit_layers_is_drawn_from_its_start_on(report: dict[str, Any]) -> None:
+    def mix(*wide: str) -> dict[str, Any]:
+        damage = {"mean_removed_error": 0.04 / (1 + len(wide)), "class_flips": 0.01}
+        costs = {"size_bytes": 90_000 + 600 * len(wide), "peak_bytes": 9000, "wide_macs": 100 * len(wide), "macs": 1000}
+        return {"wide": list(wide), "damage": damage, **costs}
+
+    report["quantization"]["mixing"] = [mix("pool", "stem"), mix("pool", "stem", "block1"), {}]
+    page = render(report)
+    shown = Page(page).text[Page(page).text.index("Mixed precision: what each further layer") :]
+    assert (
+        shown.index("start: pool, stem") < shown.index("block1") < shown.index("The last row is the model that ships")
+    )
+    assert "start: pool, stem: " in page and "block1: " in page
+    report["quantization"]["mixing"] = [mix(), mix("pool")]
+    assert "all int8" in Page(render(report)).text
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_latency_is_said_to_be_the_hosts(report: dict[str, Any]) -> None:
     text = Page(render(report)).text

@@ -347,7 +347,7 @@ def test_what_cannot_be_pruned_so_is_refused_before_anything_is_trained(
             {
                 "[student]\nwidths = [16, 16]\nkernels = [3, 3]\nstrides = [2, 1]": '[student]\nfamily = "transformer"\nwidth = 16'
             },
-            "The C package of [package] cannot be: ",
+            "its weights are computed at run time; use BATCH_MATMUL. Either set family to conv or ring in [student], or leave",
         ),
     ],
 )
@@ -363,6 +363,10 @@ def test_a_package_that_cannot_be_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "out" / "work").glob("*teacher*"))
 
 
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_package_without_a_compiler_is_refused_before_anything_is_trained(
     data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,6 +374,15 @@ def test_a_package_without_a_compiler_is_refused_before_anything_is_trained(
     assert deploy(data, recipe, tmp_path / "out") == 2
     assert "A C compiler is needed to check generated code" in capsys.readouterr().err.splitlines()[-1]
     assert not list((tmp_path / "out" / "work").glob("*teacher*"))
+    # Nor where a package was possible on the machine that ran before.
+    monkeypatch.delenv("CC")
+    with monkeypatch.context() as patched:
+        patched.setattr("embridge_edge.verbs.deploy.do_all", stopped)
+        assert deploy(data, recipe, tmp_path / "out") == 130
+    assert (tmp_path / "out" / "work" / "package.tried" / "step.json").is_file()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert deploy(data, recipe, tmp_path / "out") == 2
+    assert "A C compiler is needed to check generated code" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow
