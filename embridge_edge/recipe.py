@@ -409,6 +409,7 @@ class MixPlan:
     Attributes:
         windows: of the training side, on which the damage is measured.
         layers: in 16 bits at the most, those of `wide` among them.
+        least_gain: share of the damage that a layer has to take off to be taken; less than .02 is within what another seed changes.
         size_bytes, peak_bytes, wide_macs: what the int8 model may take at the most: bytes of the graph, bytes of activations alive at
             once, and multiply-accumulates with a 16-bit operand, which cost a microcontroller about twice the others. None (`false`
             in a recipe file) is no limit.
@@ -416,13 +417,14 @@ class MixPlan:
 
     windows: int = 300
     layers: int = 6
+    least_gain: float = 0.02
     size_bytes: int | None = None
     peak_bytes: int | None = None
     wide_macs: int | None = None
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows", "layers", "size_bytes", "peak_bytes")
-        at_least(self, 0, "wide_macs")
+        at_least(self, 0, "wide_macs", "least_gain")
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,6 @@ from embridge_edge.recipe import MixPlan
 
 Floats = npt.NDArray[np.float32]
 
-LEAST_GAIN = 0.02
-"""A layer that takes less than this share off the damage is not worth its bytes: it is within what another seed changes."""
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -108,7 +105,10 @@ def mixes(
             left = [name for name in layers if name not in best.wide]
             tried = [one for name in left if not _broken(one := mix((*best.wide, name)), plan)]
             found = min(tried, key=lambda one: one.damage.mean_removed_error, default=None)
-            if found is None or found.damage.mean_removed_error > (1 - LEAST_GAIN) * best.damage.mean_removed_error:
+            if (
+                found is None
+                or found.damage.mean_removed_error > (1 - plan.least_gain) * best.damage.mean_removed_error
+            ):
                 break
             best = found
             curve.append(as_written(best))

@@ -293,8 +293,10 @@ def test_16_bit_layers_are_searched_within_their_limits(
         assert run(["quantize", str(made / "student"), *common]) == 0
         return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
 
-    plain, free = quantized("", "plain"), quantized("[quantize.mix]\nwindows = 60\nlayers = 2", "free")
-    assert plain["mixing"] == [] and 1 < len(free["mixing"]) <= 3
+    start = 'wide = ["02_conv_2d"]\n'
+    plain = quantized("", "plain")
+    free = quantized(start + "[quantize.mix]\nwindows = 60\nlayers = 3\nleast_gain = 0.0", "free")
+    assert plain["mixing"] == [] and free["mixing"][0]["wide"] == ["02_conv_2d"] and len(free["mixing"]) <= 3
     assert read_json(tmp_path / "free" / "quantized.json")["mixing"] == free["mixing"]
     errors = [mix["damage"]["mean_removed_error"] for mix in free["mixing"]]
     assert errors == sorted(errors, reverse=True)  # on windows of the training side
