@@ -551,7 +551,7 @@ def wrong_calls(made: Path, data: Path, recipe: Path, tmp: Path) -> dict[str, tu
     return {
         "no data": (["train", "--data", tmp / "none", "--recipe", recipe, *out], "does not exist"),
         "empty data": (["train", "--data", tmp / "empty", "--recipe", recipe, *out], "holds nothing"),
-        "no recipe": (["train", "--data", data, "--recipe", "armband", *out], "choose one of armband-m4"),
+        "no recipe": (["train", "--data", data, "--recipe", "armband", *out], "choose one of armband-2khz, armband-m4"),
         "unknown target": (["deploy", "--data", data, "--recipe", nowhere, *out], "toaster"),
         "unknown gesture held out": (["train", "--data", data, "--recipe", held, *out], "holds out 'wave'"),
         "student as teacher": (["distill", student, *common, *out], "is a student, no teacher"),
