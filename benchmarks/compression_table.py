@@ -45,7 +45,7 @@ from embridge_edge.learning.windows import WindowSet
 from embridge_edge.model.checkpoint import load_checkpoint, save_checkpoint
 from embridge_edge.model.students import shape_of
 from embridge_edge.progress import SILENT
-from embridge_edge.recipe import MixPlan, PrunePlan, QatPlan, Recipe, find_recipe, recipe_from_dict
+from embridge_edge.recipe import MixPlan, PrunePlan, QatPlan, QuantizePlan, Recipe, find_recipe, recipe_from_dict
 from embridge_edge.verbs.models import embed_windows, open_model
 from embridge_edge.verbs.prune import pruned
 from embridge_edge.verbs.quantize import quantized
@@ -153,8 +153,12 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
     teacher = load_checkpoint(bundle.made(tag, "teacher"))
     inputs = [sha256_of_file(bundle.made(tag, kind) / "model.safetensors") for kind in ("teacher", "student")]
 
-    def step(name: str, how: object, make: Callable[[Path], None]) -> Path:
-        return workspace.step(f"{bundle.folder.name}.{tag}.{name}", [inputs, plan.to_dict(), how, share], make)[0]
+    def step(name: str, how: Recipe, make: Callable[[Path], None]) -> Path:
+        return workspace.step(f"{bundle.folder.name}.{tag}.{name}", [inputs, how.to_dict(), share], make)[0]
+
+    def trained_as(recipe: Recipe) -> Recipe:
+        """What a training depends on: a student is no other where it is quantized in another way."""
+        return replace(recipe, quantize=QuantizePlan())
 
     def int8(name: str, source: Path, recipe: Recipe) -> tuple[str, Path]:
         """One more int8 form of a student."""
@@ -162,10 +166,10 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
         def make(to: Path) -> None:
             save_quantized(quantized(job, load_checkpoint(source), recipe, seed), to)
 
-        return name, step(name.replace(" ", "-"), recipe.to_dict(), make)
+        return name, step(name.replace(" ", "-"), recipe, make)
 
     base = replace(plan.quantize, qat=None, mix=None)
-    trained = replace(base, qat=plan.quantize.qat or QatPlan(), wide=(), bias_correction=False)
+    trained = replace(base, qat=plan.quantize.qat or QatPlan(), wide=())
     yield int8("qat int8", bundle.made(tag, "student"), replace(plan, quantize=trained))
     mixed = replace(base, mix=plan.quantize.mix or MixPlan())
     yield int8("mixed", bundle.made(tag, "student"), replace(plan, quantize=mixed))
@@ -176,7 +180,7 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
             run = Run(seed, f"{tag} {name}", workspace.state(f"{bundle.folder.name}.{tag}.{name}"), inputs[0], SILENT)
             save_checkpoint(distill_checkpoint(job, teacher, other, run, share=share), to)
 
-        source = step(name, [asdict(other.student), asdict(other.distill)], distil)
+        source = step(name, trained_as(other), distil)
         yield name, source
         plain = replace(other.quantize, qat=None, mix=None)
         for kind, how in zip(
@@ -191,7 +195,7 @@ def forms_made(bundle: Bundle, tag: str, job: Job, workspace: Workspace, share: 
         run = Run(seed, f"{tag} pruned", workspace.state(f"{bundle.folder.name}.{tag}.pruned"), inputs[1], SILENT)
         save_checkpoint(pruned(job, student, teacher, smaller, run, share=share)[0], to)
 
-    small = step("pruned", asdict(how), prune)
+    small = step("pruned", trained_as(smaller), prune)
     yield "pruned", small
     yield int8("pruned int8", small, smaller)
 

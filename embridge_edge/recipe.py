@@ -388,7 +388,7 @@ class QatPlan:
     """
 
     steps: int = 500
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     share: float = 1.0
     label_weight: float = 0.0
 
@@ -439,7 +439,7 @@ class QuantizePlan:
         wide: layers whose outputs have 16 bits (and all that reads them computes in 16); names as in `check --layers`, with shell
             patterns.
         mix: search for more of them; None does not.
-        bias_correction: shift biases so that every channel keeps its mean.
+        bias_correction: shift biases so that every channel keeps its mean; with qat, those that it begins with.
         equalise: even out the channels of neighbouring layers before quantizing.
         qat: train with rounding, from these ranges on; None quantizes the student as it is.
     """
@@ -457,10 +457,8 @@ class QuantizePlan:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "windows")
-        if self.qat is not None and (self.wide or self.mix or self.bias_correction):
-            raise EdgeError(
-                "[quantize.qat] learns 8-bit ranges and biases itself; leave wide, mix and bias_correction out of the recipe, or qat."
-            )
+        if self.qat is not None and (self.wide or self.mix):
+            raise EdgeError("[quantize.qat] learns 8-bit ranges; leave wide and mix out of the recipe, or qat.")
         at_least(self, 0, "most_saturated")
         one_of(self, "observer", OBSERVERS)
         for kind, observer in self.observers.items():

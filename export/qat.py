@@ -7,7 +7,7 @@ through torch and through LiteRT, without rounding, and what is equal there is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,14 @@ from embridge_edge.compression.observers import Range
 from embridge_edge.compression.qat import FakeQuantized, Grid
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.agreement import alike, in_order
-from embridge_edge.export.bias import BIASED
+from embridge_edge.export.bias import BIASED, corrected
 from embridge_edge.export.flatbuffer import as_array, pack, unpack
 from embridge_edge.export.quantizing import quantized, refuse_unless_as_asked
 from embridge_edge.export.ranges import checked_windows, ends_of
 from embridge_edge.export.reading import dequantize_values, quantize_values
 from embridge_edge.export.running import layer_values, run_tflite
 from embridge_edge.export.tflite import to_tflite
-from embridge_edge.firmware_bridge.graph import Graph, Tensor, read_graph
+from embridge_edge.firmware_bridge.graph import Graph, Op, Tensor, read_graph
 
 Floats = npt.NDArray[np.float32]
 
@@ -174,6 +174,39 @@ def _constants(fake: FakeQuantized, constants: Iterable[Tensor], given: Mapping[
     return found
 
 
+def start_corrected(
+    fake: FakeQuantized, placement: Placement, ranges: Mapping[str, Range], windows: Floats, float_model: bytes
+) -> None:
+    """Begin training with the biases that bias correction gives the int8 graph of these ranges (`export.bias`).
+
+    Args:
+        ranges, windows, float_model: those of `placed`.
+    """
+    plain = quantized(float_model, ranges)
+    graph, moved = read_graph(plain), read_graph(corrected(plain, float_model, windows))
+    for op, weights, bias in _biased(graph):
+        learnt = _bias(fake, placement, weights, bias)
+        steps = moved.tensors[bias.index].array().astype(np.float64) - bias.array()
+        step = np.float64(graph.tensors[op.inputs[0]].scales[0]) * np.asarray(weights.scales, np.float64)
+        with torch.no_grad():
+            learnt.add_(torch.from_numpy(steps * step))
+
+
+def _biased(graph: Graph) -> Iterator[tuple[Op, Tensor, Tensor]]:
+    """Every op that adds a bias, its weights, and the bias."""
+    for op in graph.ops:
+        if op.name in BIASED and len(op.inputs) > 2 and op.inputs[2] >= 0:
+            yield op, graph.tensors[op.inputs[1]], graph.tensors[op.inputs[2]]
+
+
+def _bias(fake: FakeQuantized, placement: Placement, weights: Tensor, bias: Tensor) -> torch.Tensor:
+    """The torch student's parameter that became a bias of the int8 graph."""
+    learnt = fake.bias_of(placement.constants[weights.name])
+    if learnt is None or learnt.numel() != bias.array().size:
+        raise EdgeError(f"{bias.name} of the int8 graph is no bias of the torch student; leave out [quantize.qat].")
+    return learnt
+
+
 def _structure(graph: Graph) -> tuple[tuple[str, ...], ...]:
     names = [tensor.name for tensor in graph.tensors]
     return tuple((op.name, *(names[index] for index in (*op.inputs, *op.outputs) if index >= 0)) for op in graph.ops)
@@ -277,20 +310,17 @@ def _with_constants(model: bytes, float_graph: Graph, fake: FakeQuantized, place
                 )
             axis = tensor.axis if len(grid.step) > 1 else None
             write(tensor, fake.integers(quantizer, floats[tensor.name].array(), axis), grid)
-    for op in graph.ops:
-        if op.name in BIASED and len(op.inputs) > 2 and op.inputs[2] >= 0:
-            read, weights, bias = (graph.tensors[index] for index in op.inputs[:3])
-            step = np.float64(read.scales[0]) * scales[weights.index].astype(np.float64)
-            exact = floats[bias.name].array()
-            learnt = fake.bias_of(placement.constants[weights.name])
-            if learnt is None or not np.array_equal(learnt.detach().numpy(), exact):
-                raise EdgeError(
-                    f"{bias.name} of the int8 graph is no bias of the torch student; leave out [quantize.qat]."
-                )
-            integers = np.rint(exact.astype(np.float64) / step).clip(-INT32, INT32)
-            with torch.no_grad():
-                learnt.copy_(torch.from_numpy(integers * step))
-            write(bias, integers.astype(np.int32), Grid(step.astype(np.float32), np.zeros(len(step), np.int64)))
+    for op, weights, bias in _biased(graph):
+        step = np.float64(graph.tensors[op.inputs[0]].scales[0]) * scales[weights.index].astype(np.float64)
+        exact, learnt = floats[bias.name].array(), _bias(fake, placement, weights, bias)
+        if not np.array_equal(learnt.detach().numpy(), exact):
+            raise EdgeError(
+                f"{bias.name} of the int8 graph is not what the torch student learnt; leave out [quantize.qat]."
+            )
+        integers = np.rint(exact.astype(np.float64) / step).clip(-INT32, INT32)
+        with torch.no_grad():
+            learnt.copy_(torch.from_numpy(integers * step))
+        write(bias, integers.astype(np.int32), Grid(step.astype(np.float32), np.zeros(len(step), np.int64)))
     for op in graph.ops:
         if op.name in ROUNDED_TWICE:
             one, other, out = (graph.tensors[index] for index in (*op.inputs[:2], op.outputs[0]))

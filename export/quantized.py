@@ -102,11 +102,14 @@ def quantize_student(
     if tune is None:
         return quantize_module(network, shape, about, calibration, coverage, plan, search=search)
     from embridge_edge.compression.qat import fake_quantized
-    from embridge_edge.export.qat import carried, placed
+    from embridge_edge.export.qat import carried, placed, start_corrected
 
     bare = to_tflite(network, shape)
     fake = fake_quantized(network, calibration)
-    placement = placed(fake, ranges_of(bare, observed(bare, calibration), plan), calibration, bare)
+    ranges = ranges_of(bare, observed(bare, calibration), plan)
+    placement = placed(fake, ranges, calibration, bare)
+    if plan.bias_correction:
+        start_corrected(fake, placement, ranges, calibration, bare)
     tune(fake.network, network)
     network = fake.trained()
     made = carried(fake, placement, calibration)

@@ -336,13 +336,15 @@ def fake_quantized(student: AnyStudent, windows: Floats) -> FakeQuantized:
     folded = copy.deepcopy(student).eval()
     examples = torch.from_numpy(np.ascontiguousarray(windows[:PLACED_WINDOWS], np.float32))
     with _nncf() as nncf:
-        from nncf.quantization.advanced_parameters import QuantizationParameters
+        from nncf.quantization.advanced_parameters import OverflowFix, QuantizationParameters
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         settings = nncf.AdvancedQuantizationParameters(
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             # In front of a depthwise convolution NNCF gives each channel a range of its own, which no runtime here has.
             activations_quantization_params=QuantizationParameters(per_channel=False),
+            # Else the first layer's weights get 7 bits, for processors whose int8 products overflow 16: no runtime here is like that.
+            overflow_fix=OverflowFix.DISABLE,
             disable_bias_correction=True,  # it would move the biases, and the student has to start as it is
         )
         network = nncf.quantize(
