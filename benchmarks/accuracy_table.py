@@ -36,7 +36,7 @@ def device_table(report: dict[str, Any]) -> str:
         rows.append(
             (
                 f"{names[row['other']]} against LiteRT's reference, {row['windows']:,} windows",
-                f"at most {row['max_steps']} steps, within one step on {100 * row['within_one_step']:.1f} %{flips}",
+                f"at most {row['max_steps']} step{'s' * (row['max_steps'] != 1)}, within one step on {100 * row['within_one_step']:.1f} %{flips}",
             )
         )
     rows += [

@@ -159,8 +159,10 @@ def test_units_that_give_something_do_leave_a_trace() -> None:
     "shape",
     [
         StudentShape.fitting(40, 4, widths=(16, 24, 24)),
-        StudentShape.fitting(40, 4, widths=(16, 24, 24), block="separable"),
-        TransformerShape(40, 4, width=16, blocks=1, heads=4, halvings=2, queries=2),
+        pytest.param(StudentShape.fitting(40, 4, widths=(16, 24, 24), block="separable"), marks=pytest.mark.slow),
+        pytest.param(
+            TransformerShape(40, 4, width=16, blocks=1, heads=4, halvings=2, queries=2), marks=pytest.mark.slow
+        ),
     ],
     ids=["conv", "separable", "transformer"],
 )

@@ -97,7 +97,7 @@ def test_weights_with_a_zero_point_are_found(exported: Exported) -> None:
         assert found == [f"the weights of {layer} have a zero point"]
 
 
-@pytest.mark.parametrize("query_blocks", [0, 1])
+@pytest.mark.parametrize("query_blocks", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_transformer_student_is_what_was_asked_for_in_every_file(query_blocks: int) -> None:
     torch.manual_seed(1)
     shape = TransformerShape(

@@ -67,7 +67,7 @@ def test_shapes_survive_storing(shape: TransformerShape) -> None:
     assert shape_of(old.to_dict()) == shape_of(stored_shape(old)) == old  # what was stored before there were families
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("layer", marks=pytest.mark.slow)])
 def test_int8_graph_moves_next_to_nothing_and_runs_alike_everywhere(norm: Norm) -> None:
     shape = TransformerShape(80, 8, width=16, blocks=1, heads=2, norm=norm)
     folded, windows = fold_batchnorm(trained(shape)), 2.0 * torch.randn(48, 80, 8).numpy()

@@ -128,7 +128,7 @@ def noise(frames: int, seed: int = 0) -> npt.NDArray[np.int16]:
     return np.clip(np.rint(20 * loud * draw.standard_normal((frames, 8))), -127, 127).astype(np.int16)
 
 
-@pytest.mark.parametrize("made", [raw_chain, feature_chain])
+@pytest.mark.parametrize("made", [raw_chain, pytest.param(feature_chain, marks=pytest.mark.slow)])
 def test_hop_by_hop_gives_the_bytes_of_the_whole_graph(
     tmp_path: Path, edge: Edge, made: Callable[[], SignalChain]
 ) -> None:
