@@ -16,9 +16,9 @@ from embridge_edge.report import table_markdown
 def device_table(report: dict[str, Any]) -> str:
     """Float against int8, runtimes, sizes and host latency of the model that ships."""
 
-    def result(metric: str) -> float | None:
+    def result(metric: str) -> dict[str, Any] | None:
         shipped = [r for r in report["results"] if r["model"] == "student_int8" and r["metric"] == metric]
-        return shipped[0]["value"] if shipped else None
+        return shipped[0] if shipped else None
 
     int8 = next(row for row in report["artifacts"] if row["path"] == "student_int8.tflite")
     rows = [
@@ -27,10 +27,11 @@ def device_table(report: dict[str, Any]) -> str:
         ("float ops", str(int8["float_ops"])),
     ]
     if (flips := result("class_flips")) is not None:
-        rows.append(("class flips, float → int8", f"{100 * flips:.2f} %"))
+        spread = "" if flips["ci_low"] is None else f" ({100 * flips['ci_low']:.2f}–{100 * flips['ci_high']:.2f})"
+        rows.append(("class flips, float → int8", f"{100 * flips['value']:.2f} %{spread}"))
     if (error := result("mean_removed_error")) is not None:
-        rows.append(("mean-removed error, float → int8", f"{error:.3f}"))
-    names = {"tflm": "TFLM", "litert": "LiteRT with XNNPACK"}
+        rows.append(("mean-removed error, float → int8", f"{error['value']:.3f}"))
+    names = {"tflm": "TFLM", "litert": "LiteRT with XNNPACK", "onnxruntime": "the int8 ONNX file on ONNX Runtime"}
     for row in report["parity"]:
         flips = "" if row["class_flips"] is None else f", class flips {100 * row['class_flips']:.2f} %"
         rows.append(

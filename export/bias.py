@@ -31,7 +31,7 @@ def corrected(model: bytes, float_model: bytes, windows: Floats) -> bytes:
         model: quantized from `float_model`, with the same tensor names. windows: float32 `[n, T, C]`, for calibration.
     """
     graph = read_graph(model)
-    layers = [op for op in graph.ops if op.name in BIASED and len(op.inputs) > 2 and op.inputs[2] >= 0]
+    layers = biased(graph)
     some = windows[:: -(-len(windows) // MOST_WINDOWS)]
     exact = layer_values(float_model, some)
     for op in layers:
@@ -44,6 +44,11 @@ def corrected(model: bytes, float_model: bytes, windows: Floats) -> bytes:
         open_share = np.maximum(_by_channel(wanted > 0), LEAST_OPEN) if _has_relu(op) else 1.0
         model = _with_bias(model, graph, op, shift / open_share)
     return model
+
+
+def biased(graph: Graph) -> list[Op]:
+    """The layers that add a bias, in order of execution: inputs are values, weights, bias."""
+    return [op for op in graph.ops if op.name in BIASED and len(op.inputs) > 2 and op.inputs[2] >= 0]
 
 
 def _by_channel(values: npt.NDArray[np.number | np.bool_]) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from embridge_edge.errors import EdgeError
 from embridge_edge.export.metadata import is_tflite
 from embridge_edge.export.onnx import onnx_ops_and_step
 from embridge_edge.export.reading import Values, dequantize_values
-from embridge_edge.export.running import Runtime, layer_values, run_tflite
+from embridge_edge.export.running import Runtime, layer_values, run_onnx, run_tflite
 from embridge_edge.firmware_bridge.graph import Tensor, activations, op_counts, read_graph
 
 
@@ -46,14 +46,14 @@ class RuntimePair:
     """Raw int8 outputs of one runtime against those of the reference.
 
     Attributes:
-        runtime: which.
+        runtime: which; "onnxruntime" for the int8 ONNX file of the same network.
         max_steps: largest difference, in integer steps of the output.
         within_one_step: share of windows in which no output differs by more than one step.
         equal: share of windows in which all outputs are equal.
         class_flips: share of windows that are decided differently; None where nothing decides.
     """
 
-    runtime: Runtime
+    runtime: Runtime | Literal["onnxruntime"]
     max_steps: int
     within_one_step: float
     equal: float
@@ -221,6 +221,7 @@ def compare_runtimes(
     *,
     reference: Runtime = "litert-ref",
     others: Sequence[Runtime] = ("tflm", "litert"),
+    int8_onnx: Path | bytes | None = None,
     decide: Callable[[Values], Values] | None = None,
 ) -> RuntimeComparison:
     """Run an int8 model on several runtimes and count the steps between their raw outputs.
@@ -233,6 +234,7 @@ def compare_runtimes(
         inputs: windows `[n, T, C]`.
         reference: what the others are compared with.
         others: runtimes to compare.
+        int8_onnx: the same network as an int8 ONNX file, to compare on ONNX Runtime in steps of the `.tflite`.
         decide: real outputs `[n, values]` to the gesture of each window, `[n]`.
 
     Raises:
@@ -249,10 +251,19 @@ def compare_runtimes(
         real = dequantize_values(raw, given.scales[0], given.zero_points[0])
         return raw.astype(np.int16), None if decide is None else decide(real)
 
+    def run_the_other_file(model: Path | bytes) -> tuple[Values, Values | None]:
+        real = run_onnx(model, inputs)
+        real = real.reshape(len(real), -1)
+        return np.rint(real / given.scales[0]) + given.zero_points[0], None if decide is None else decide(real)
+
     expected, decided = run(reference)
+    found: list[tuple[Runtime | Literal["onnxruntime"], tuple[Values, Values | None]]] = [
+        (runtime, run(runtime)) for runtime in others
+    ]
+    if int8_onnx is not None:
+        found.append(("onnxruntime", run_the_other_file(int8_onnx)))
     pairs = []
-    for runtime in others:
-        raw, its = run(runtime)
+    for runtime, (raw, its) in found:
         steps = np.abs(raw - expected).max(axis=1, initial=0)
         flips = None if its is None else float(np.mean(its != decided))
         pairs.append(

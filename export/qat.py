@@ -7,7 +7,7 @@ through torch and through LiteRT, without rounding, and what is equal there is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,14 @@ from embridge_edge.compression.observers import Range
 from embridge_edge.compression.qat import FakeQuantized, Grid
 from embridge_edge.errors import EdgeError
 from embridge_edge.export.agreement import alike, in_order
-from embridge_edge.export.bias import BIASED, corrected
+from embridge_edge.export.bias import biased, corrected
 from embridge_edge.export.flatbuffer import as_array, pack, unpack
 from embridge_edge.export.quantizing import quantized, refuse_unless_as_asked
 from embridge_edge.export.ranges import checked_windows, ends_of
 from embridge_edge.export.reading import dequantize_values, quantize_values
 from embridge_edge.export.running import layer_values, run_tflite
 from embridge_edge.export.tflite import to_tflite
-from embridge_edge.firmware_bridge.graph import Graph, Op, Tensor, read_graph
+from embridge_edge.firmware_bridge.graph import Graph, Tensor, read_graph
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,8 +40,7 @@ ROUNDED_TWICE = ("CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
 """Ops whose reference kernel multiplies the accumulator by 31 bits, rounds, shifts, and rounds again."""
 
 MOST_BEYOND = 0.001
-"""Share of outputs that may be more than a step away. What is left to part the graphs is a softmax, which the kernel reads from a table:
-it moved one output of 300 windows by a step, and none by two."""
+"""Share of outputs that may be more than a step away. What is left to part the graphs is a softmax, which the kernel reads from a table."""
 
 CHECKED_WINDOWS = 64
 
@@ -184,19 +183,13 @@ def start_corrected(
     """
     plain = quantized(float_model, ranges)
     graph, moved = read_graph(plain), read_graph(corrected(plain, float_model, windows))
-    for op, weights, bias in _biased(graph):
+    for op in biased(graph):
+        read, weights, bias = (graph.tensors[index] for index in op.inputs[:3])
         learnt = _bias(fake, placement, weights, bias)
         steps = moved.tensors[bias.index].array().astype(np.float64) - bias.array()
-        step = np.float64(graph.tensors[op.inputs[0]].scales[0]) * np.asarray(weights.scales, np.float64)
+        step = np.float64(read.scales[0]) * np.asarray(weights.scales, np.float64)
         with torch.no_grad():
             learnt.add_(torch.from_numpy(steps * step))
-
-
-def _biased(graph: Graph) -> Iterator[tuple[Op, Tensor, Tensor]]:
-    """Every op that adds a bias, its weights, and the bias."""
-    for op in graph.ops:
-        if op.name in BIASED and len(op.inputs) > 2 and op.inputs[2] >= 0:
-            yield op, graph.tensors[op.inputs[1]], graph.tensors[op.inputs[2]]
 
 
 def _bias(fake: FakeQuantized, placement: Placement, weights: Tensor, bias: Tensor) -> torch.Tensor:
@@ -310,8 +303,9 @@ def _with_constants(model: bytes, float_graph: Graph, fake: FakeQuantized, place
                 )
             axis = tensor.axis if len(grid.step) > 1 else None
             write(tensor, fake.integers(quantizer, floats[tensor.name].array(), axis), grid)
-    for op, weights, bias in _biased(graph):
-        step = np.float64(graph.tensors[op.inputs[0]].scales[0]) * scales[weights.index].astype(np.float64)
+    for op in biased(graph):
+        read, weights, bias = (graph.tensors[index] for index in op.inputs[:3])
+        step = np.float64(read.scales[0]) * scales[weights.index].astype(np.float64)
         exact, learnt = floats[bias.name].array(), _bias(fake, placement, weights, bias)
         if not np.array_equal(learnt.detach().numpy(), exact):
             raise EdgeError(

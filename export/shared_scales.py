@@ -1,4 +1,4 @@
-"""One set of ranges for both int8 files: the scales of an int8 `.tflite`, found again in the ONNX graph of the same network."""
+"""One set of ranges and biases for both int8 files: those of an int8 `.tflite`, found again in the ONNX graph of the same network."""
 
 from __future__ import annotations
 
@@ -51,3 +51,31 @@ def shared_scales(float_onnx: bytes, float_tflite: bytes, int8_tflite: bytes, wi
     if not names or names[0] not in found or names[-1] not in found:
         raise EdgeError("The float ONNX and TFLite files are not of one network; run quantize again.")
     return found
+
+
+def shared_biases(float_onnx: bytes, float_tflite: bytes, int8_tflite: bytes) -> bytes:
+    """The float ONNX graph with the biases that the int8 TFLite graph adds, in real values: corrected ones, where they were corrected.
+
+    Both converters leave a bias as it was, so that it is found by its values. One of zeros alone, as of layers without, is not.
+
+    Args:
+        float_onnx, float_tflite: of one network. int8_tflite: made from `float_tflite`, with its names.
+    """
+    from onnx import numpy_helper
+
+    from embridge_edge.export.onnx import parsed
+
+    exact, rounded = (
+        {tensor.name: tensor for tensor in read_graph(file).tensors} for file in (float_tflite, int8_tflite)
+    )
+    added = {
+        exact[name].array().tobytes(): tensor.array().ravel() * np.asarray(tensor.scales, np.float64)
+        for name, tensor in rounded.items()
+        if tensor.type in ("int32", "int64") and tensor.is_constant and tensor.scales and name in exact
+    }
+    proto = parsed(float_onnx)
+    for one in proto.graph.initializer:
+        values = numpy_helper.to_array(one)
+        if values.ndim == 1 and values.any() and values.tobytes() in added:
+            one.CopyFrom(numpy_helper.from_array(added[values.tobytes()].astype(np.float32), one.name))
+    return bytes(proto.SerializeToString(deterministic=True))

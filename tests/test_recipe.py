@@ -114,6 +114,7 @@ BASE = 'name = "mine"\ntarget = "nrf52840"\n'
         (BASE + "[quantize.qat]\nshare = 0.0", r"share of \[quantize.qat\] is 0; give more than 0, up to 1"),
         (BASE + "[quantize.qat]\nlearning_rate = 0.0", r"learning_rate of \[quantize.qat\] is 0; give more than 0"),
         (BASE + "[quantize]\nwide = ['01*']\n[quantize.qat]", "leave wide and mix out of the recipe, or qat"),
+        (BASE + "[quantize.mix]\n[quantize.qat]", "leave wide and mix out of the recipe, or qat"),
         (
             BASE + "[student]\nfamily = 'transformer'\n[quantize]\nequalise = true",
             r"equalise in \[quantize\] is for a convolutional",

@@ -343,9 +343,10 @@ def fake_quantized(student: AnyStudent, windows: Floats) -> FakeQuantized:
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             # In front of a depthwise convolution NNCF gives each channel a range of its own, which no runtime here has.
             activations_quantization_params=QuantizationParameters(per_channel=False),
-            # Else the first layer's weights get 7 bits, for processors whose int8 products overflow 16: no runtime here is like that.
+            # Else the first layer's weights get seven bits, for processors whose products overflow 16: what runs a .tflite is not like
+            # that, and the ONNX file is quantized by itself (`export.onnx`).
             overflow_fix=OverflowFix.DISABLE,
-            disable_bias_correction=True,  # it would move the biases, and the student has to start as it is
+            disable_bias_correction=True,  # another one than ours (`export.bias`), which the plan asks for or not
         )
         network = nncf.quantize(
             Parts(copy.deepcopy(folded)),

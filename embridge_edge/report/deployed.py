@@ -29,6 +29,7 @@ _INT8_LEAD = (
 )
 _PARITY_LEAD = (
     "Reference kernels are what others are held against; XNNPACK, which phones use, may round some sums the other way."
+    " The int8 ONNX file is quantized by itself on the same ranges; for x86 its weights have seven bits."
 )
 _ARENA_LEAD = (
     "The arena was measured with TensorFlow Lite Micro on the host;"

@@ -176,7 +176,7 @@ def deploy(
         lambda folder: write_json(
             folder / "measured.json",
             {
-                "parity": parity(workspace, windows, primary, plan, seed),
+                "parity": parity(workspace, windows, primary, plan, out / "student_int8.onnx", seed),
                 "quantization": {
                     **layer_errors_of(workspace, windows, primary, plan, seed),
                     "forms": forms_beside(workspace, windows, primary, plan, seed),

@@ -46,9 +46,9 @@ def _test_inputs(
 
 
 def parity(
-    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, seed: int
+    workspace: Workspace, windows: WindowSet, division: Division, plan: Recipe, int8_onnx: Path, seed: int
 ) -> list[dict[str, Any]]:
-    """The int8 model on LiteRT's reference kernels against TFLM and XNNPACK: steps of the output, and decisions.
+    """The int8 model on LiteRT's reference kernels against TFLM, XNNPACK and ONNX Runtime: steps of the output, and decisions.
 
     `within_one_step` is the share of windows in which no output differs by more than one step.
     """
@@ -58,7 +58,7 @@ def parity(
     path = division.folder(workspace, "int8") / "student_int8.tflite"
     inputs = _test_inputs(workspace, windows, division, plan, plan.evaluate.parity_windows, seed)
     head = next((head for head in open_model(path).heads if head.kind in ("linear", "poses")), None)
-    found = compare_runtimes(path, inputs, decide=None if head is None else head.decide)
+    found = compare_runtimes(path, inputs, int8_onnx=int8_onnx, decide=None if head is None else head.decide)
     return [
         {
             "reference": found.reference,

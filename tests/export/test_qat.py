@@ -207,7 +207,7 @@ def test_training_moved_weights_and_ranges_and_int8_follows(made: Made) -> None:
 @pytest.mark.parametrize("correct", [False, True])
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_training_begins_at_what_int8_is_without_it(family: str, correct: bool) -> None:
-    """The same integers in every weight, and no more damage: NNCF's own habits (half a range for a first layer) are not the runtimes'."""
+    """The same integers in every weight, the same biases, no more damage: NNCF would halve the range of a first layer's weights."""
     pytest.importorskip("nncf")
     torch.manual_seed(0)
     (windows, labels), student = simulated(400, 0), FAMILIES[family]()
@@ -220,13 +220,22 @@ def test_training_begins_at_what_int8_is_without_it(family: str, correct: bool) 
     if correct:
         start_corrected(fake, placement, ranges, windows, float_model)
     plain, begun = quantize_tflite(float_model, windows, plan), carried(fake, placement, windows).int8
-    theirs = {tensor.name: tensor for tensor in read_graph(begun).tensors}
+    other = quantize_tflite(float_model, windows, dataclasses.replace(plan, bias_correction=not correct))
+    theirs, others = ({tensor.name: tensor for tensor in read_graph(one).tensors} for one in (begun, other))
+    biases = []
     for tensor in read_graph(plain).tensors:
+        # Torch puts the zero point of a range that begins below 0 on the grid in its own way, which moves the scale by a step in 255 at most.
+        np.testing.assert_allclose(theirs[tensor.name].scales, tensor.scales, rtol=1e-2)
         if tensor.is_constant and tensor.type == "int8":
-            # A learned table has an activation's grid, with a zero point that torch puts on the grid in its own way.
             apart = np.abs(theirs[tensor.name].array().astype(np.int64) - tensor.array())
             assert apart.max() <= (0 if len(tensor.scales) > 1 else 1), tensor.name
-            np.testing.assert_allclose(theirs[tensor.name].scales, tensor.scales, rtol=5e-3)
+        elif tensor.is_constant and tensor.type == "int32" and tensor.scales:
+            mine, its, wrong = (
+                one.array() * np.asarray(one.scales) for one in (tensor, theirs[tensor.name], others[tensor.name])
+            )
+            biases.append((np.abs(its - mine).sum(), np.abs(its - wrong).sum()))
+    near, far = np.sum(biases, axis=0)
+    assert near < 0.2 * far
     with torch.no_grad():
         exact = folded(torch.from_numpy(windows)).numpy()
     lost, lost_at_first = (np.square(run_tflite(one, windows, "litert-ref") - exact).mean() for one in (plain, begun))

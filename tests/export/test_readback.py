@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from embridge_edge.compression.folding import fold_batchnorm
 from embridge_edge.errors import EdgeError
+from embridge_edge.export.comparing import RuntimePair, compare_runtimes
 from embridge_edge.export.flatbuffer import pack, unpack
 from embridge_edge.export.onnx import parsed, quantize_onnx, to_onnx
 from embridge_edge.export.quantizing import quantize_tflite, quantized
@@ -250,6 +252,26 @@ def test_with_eight_bit_weights_onnx_runtime_is_two_steps_from_litert(exported: 
     steps = np.abs(mine - its) / graph.tensors[graph.outputs[0]].scales[0]
     assert steps.max() <= 2.01 and (steps.max(axis=1) <= 1.01).mean() > 0.9
     assert (exported.decisions(mine) != exported.decisions(its)).mean() <= 0.01
+
+
+def test_corrected_biases_are_those_of_both_files(exported: Exported) -> None:
+    """Uncorrected ones would be further away: the ONNX file has no correction of its own."""
+    int8 = quantize_tflite(exported.float_tflite, exported.calibration, QuantizePlan(bias_correction=True))
+    inputs = exported.windows
+
+    def compared(like: bytes) -> tuple[RuntimePair, npt.NDArray[np.float64]]:
+        model = quantize_onnx(
+            exported.float_onnx, exported.calibration, seven_bit_weights=False, like=(exported.float_tflite, like)
+        )
+        (pair,) = compare_runtimes(int8, inputs, others=(), int8_onnx=model, decide=exported.decisions).pairs
+        return pair, np.abs(run_onnx(model, inputs) - run_tflite(int8, inputs, "litert-ref"))
+
+    graph = read_graph(int8)
+    (pair, apart), (_, uncorrected) = compared(int8), compared(exported.int8_tflite)
+    assert pair.runtime == "onnxruntime"
+    assert pair.max_steps == round(float(apart.max()) / graph.tensors[graph.outputs[0]].scales[0]) <= 3
+    assert pair.within_one_step > 0.9
+    assert apart.mean() < 0.8 * uncorrected.mean()
 
 
 def test_files_of_two_networks_are_not_matched(exported: Exported) -> None:

@@ -257,7 +257,11 @@ def test_a_student_is_trained_with_rounding_where_the_recipe_asks_and_goes_on_wh
 ) -> None:
     pytest.importorskip("nncf")
     file = tmp_path / "qat.toml"
-    file.write_text(recipe.read_text().replace("windows = 64", "windows = 64\n[quantize.qat]\nsteps = 30\nshare = 0.5"))
+    file.write_text(
+        recipe.read_text().replace(
+            "windows = 64", "windows = 64\nbias_correction = true\n[quantize.qat]\nsteps = 30\nshare = 0.5"
+        )
+    )
     common = ["--data", str(data), "--recipe", str(file), "--quiet"]
     assert run(["quantize", str(made / "student"), *common, "--json", "--out", str(tmp_path / "int8")]) == 0
     report = json.loads(capsys.readouterr().out)
