@@ -42,7 +42,7 @@ class Coverage:
         windows, wearers, sessions: how many.
         rest_share: share of windows without a gesture or at rest. gesture_shares: share of each gesture.
         channels: ranges by input column; `saturated_share` is the share of test samples outside the calibration range of
-            the whole input, which is what the int8 input clips.
+            the whole input; an observer that leaves out extremes clips more.
     """
 
     windows: int
@@ -54,7 +54,7 @@ class Coverage:
 
     @property
     def saturated_share(self) -> float:
-        """Share of all judged samples that the int8 input clips."""
+        """Share of all judged samples outside the calibration range of the whole input."""
         return float(np.mean([channel.saturated_share for channel in self.channels])) if self.channels else 0.0
 
     def to_json(self) -> dict[str, Any]:

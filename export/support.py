@@ -13,6 +13,8 @@ Status = Literal["runs", "remark", "lacks"]
 TYPES = ("int8", "float32")
 """What the table knows of; the types of indices and of layers with 16 bits are not in it."""
 
+WIDE = "16-bit kernels are not in this table; where profile leaves the op to the processor, keep its layer out of wide"
+
 
 @dataclass(frozen=True)
 class OpSupport:
@@ -71,6 +73,8 @@ def _on(runtime: Runtime, op: str, kind: str, count: int) -> OpSupport:
             says = f"use {runtime.instead[op]}" if op in runtime.instead else instead_of(op)
         return OpSupport(runtime.name, op, kind, count, "lacks", says)
     remark = runtime.remarks.get(op, "")
+    if kind == "int16" and runtime.ops is not None:
+        remark = f"{remark}; {WIDE}" if remark else WIDE
     return OpSupport(runtime.name, op, kind, count, "remark" if remark else "runs", remark)
 
 

@@ -198,7 +198,9 @@ def _limits(report: Report) -> str:
         if (share := words.number(row.get("saturated_share"))) is not None
     ]
     if saturated:
-        lines.append(f"* int8 input clips at most {words.percent(max(saturated))} of a channel's test samples.")
+        lines.append(
+            f"* At most {words.percent(max(saturated))} of a channel's test samples lie outside the calibration range of the whole input."
+        )
     lines += [f"* {words.capital(UNKNOWN)}: {what}." for what, measured in UNMEASURED if not measured(report)]
     return "\n".join(["## Limits", "", *lines])
 

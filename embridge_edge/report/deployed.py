@@ -467,7 +467,7 @@ def calibration(report: Report) -> Section:
     if known:
         lead = f"Test data leave the channel's own range on {outside} of {words.count(len(known), 'channel')}. "
     if saturated:
-        lead += f"int8 input clips at most {_share_text(max(saturated))} of a channel's test samples."
+        lead += f"At most {_share_text(max(saturated))} of a channel's test samples lie outside the range of the whole input."
     return Section("calibration", title, lead, tuple(blocks))
 
 
@@ -518,7 +518,7 @@ def _channel_table(channels: list[Row]) -> Table:
         named("channel"),
         numeric("calibration windows"),
         numeric("test data"),
-        numeric("test samples that int8 input clips"),
+        numeric("test samples outside calibration"),
     ]
     return table(
         "Range per channel, lowest to highest network input",

@@ -168,7 +168,7 @@ def _accuracy_lead(report: Report, metric: str, found: list[Row]) -> str:
             )
         said.append(text)
     equal = (
-        " Balanced accuracy weighs every gesture alike, so that rest, the most frequent, cannot flatter it."
+        " Balanced accuracy weighs every gesture alike, so that a frequent one cannot flatter it."
         if metric == "balanced_accuracy"
         else ""
     )

@@ -100,7 +100,7 @@ def _device(report: Report) -> list[str]:
             ]
         )
     for row in reading.rows(report, "latency")[:3]:
-        what = f"median of {words.count(row.get('n'), 'run')}, {words.runtime_name(row.get('runtime'))}; "
+        what = f"{row.get('artifact') or 'model'}, {words.runtime_name(row.get('runtime'))}, median of {words.count(row.get('n'), 'run')}; "
         what += "not the target" if reading.on_host(row) else str(row["source"])
         lines.append(
             [

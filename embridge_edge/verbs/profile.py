@@ -377,10 +377,8 @@ def _why_missed(report: Profile) -> str:
     if report.npu is not None:
         some = ", ".join(report.npu.on_cpu[:MOST_NAMED]) + (" …" if len(report.npu.on_cpu) > MOST_NAMED else "")
         named = f" ({some})" if some else ""
-        return (
-            f"{report.npu.cpu_ops} ops stay on the processor beside {report.target.name}{named}; check --ops says what to use in "
-            "their place."
-        )
+        what = "1 op stays" if report.npu.cpu_ops == 1 else f"{report.npu.cpu_ops} ops stay"
+        return f"{what} on the processor beside {report.target.name}{named}; check --ops says what to use instead."
     if report.lacking_ops:
         return (
             f"{report.target.runtime.name} on {report.target.name} does not run {', '.join(report.lacking_ops)}; "

@@ -196,9 +196,7 @@ def quantize(
         stamps = [sha256_of_file(student / name) for name in CHECKPOINT_FILES]
         key = key_of(__version__, stamps, fingerprint(data, format), plan.to_dict(), seed)
         deployed, model = checkpoint, quantized(job, checkpoint, plan, seed, progress, state, key)
-    save_quantized(model, out)
-    if checkpoint is not None:
-        forget(state)
+    # Judged before anything is written: who interrupts it goes on with the trained state, and no folder looks finished that was not judged.
     heard, which = job.windows.with_chain(deployed.chain), _judged_windows(job, seed)
     forms: tuple[Form, ...] = ()
     if checkpoint is not None and plan.quantize.qat is not None:
@@ -208,6 +206,9 @@ def quantize(
     limit = plan.gates.class_flips
     missed = limit is not None and lost.class_flips is not None and lost.class_flips > limit
     found = sensitivity_of(model, deployed, judged, plan, progress) if layers or missed else None
+    save_quantized(model, out)
+    if checkpoint is not None:
+        forget(state)
     if found is not None:
         write_json(out / SENSITIVITY, found.to_json())
     about = read_artifact(out / "student_int8.tflite")

@@ -15,7 +15,7 @@ from tests.firmware_bridge.single_op import Spec, model_of
 
 def of(op: str, kind: str = "int8") -> dict[str, OpSupport]:
     """By runtime, for a `.tflite` with one op of one input and one output."""
-    scales = (0.5, 0.25) if kind == "int8" else (None, None)
+    scales = (None, None) if kind == "float32" else (0.5, 0.25)
     model = model_of(op, [Spec((1, 4), kind, scales[0])], [Spec((1, 4), kind, scales[1])])
     return {one.runtime: one for one in op_support(model)}
 
@@ -38,6 +38,15 @@ def test_a_float_op_is_to_be_quantized_where_only_int8_runs() -> None:
     assert found["c"].status == found["ethos-u"].status == "lacks"
     assert found["c"].says == "quantize the model to int8"
     assert found["tflm"].status == "runs"
+
+
+def test_of_sixteen_bits_the_table_says_that_it_knows_nothing() -> None:
+    found = of("SOFTMAX", "int16")
+    assert found["tflm"].status == found["c"].status == "remark" and found["c"].says.startswith("16-bit kernels")
+    assert (
+        found["ethos-u"].says.startswith("width times height") and "keep its layer out of wide" in found["ethos-u"].says
+    )
+    assert found["litert"].status == "runs"
 
 
 def test_the_table_of_our_own_c_is_what_the_generator_lowers() -> None:

@@ -287,6 +287,22 @@ def test_a_student_is_trained_with_rounding_where_the_recipe_asks_and_goes_on_wh
 
 
 @pytest.mark.slow
+def test_who_interrupts_the_judging_finds_nothing_that_looks_finished(
+    made: Path, data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    again = ["quantize", str(made / "student"), "--data", str(data), "--recipe", str(recipe), "--quiet"]
+    again += ["--out", str(tmp_path / "int8")]
+    with monkeypatch.context() as patched:
+        patched.setattr("embridge_edge.verbs.quantize.damage", stop)
+        assert run(again) == 130
+    assert not list(tmp_path.iterdir())
+    assert run(again) == 0
+
+
+@pytest.mark.slow
 def test_16_bit_layers_are_searched_within_their_limits(
     made: Path, data: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
