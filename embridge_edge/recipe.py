@@ -21,9 +21,9 @@ def _check_training(plan: TrainPlan | DistillPlan) -> None:
     at_least(plan, 2, "batch")
     at_least(plan, 0, "gain_jitter", "channel_jitter", "rotation", "noise", "channel_drop", "label_smoothing")
     if plan.most_passes is not None and plan.most_passes <= 0:
-        raise EdgeError(f"most_passes is {plan.most_passes:g} in the recipe; give a number above 0.")
+        raise EdgeError(f"most_passes is {plan.most_passes:g}; give a number above 0.")
     if isinstance(plan, TrainPlan) and plan.temperature <= 0:
-        raise EdgeError(f"temperature is {plan.temperature:g} in the recipe; give a number above 0.")
+        raise EdgeError(f"temperature is {plan.temperature:g}; give a number above 0.")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class WindowPlan:
         one_of(self, "gestures_from", ("labels", "stages"))
         twice = [stage for stage, count in Counter(chain(*self.stage_groups.values())).items() if count > 1]
         if twice:
-            raise EdgeError(f"stage_groups has the stage {twice[0]!r} twice in the recipe; name each once.")
+            raise EdgeError(f"stage_groups has the stage {twice[0]!r} twice; name each once.")
         if self.stage_groups and self.gestures_from != "stages":
-            raise EdgeError('stage_groups needs gestures_from = "stages" in the recipe.')
+            raise EdgeError('stage_groups needs gestures_from = "stages".')
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TeacherPlan:
         one_of(self, "emg_encoder", ("transformer", "convolutions"))
         one_of(self, "readout", ("queries", "cls", "mean"))
         if not 0 <= self.dropout < 1:
-            raise EdgeError(f"dropout is {self.dropout:g} in the recipe; give 0 or more and less than 1.")
+            raise EdgeError(f"dropout is {self.dropout:g}; give 0 or more and less than 1.")
 
 
 @dataclass(frozen=True)
@@ -196,15 +196,15 @@ class TrainPlan(Augmentation):
         one_of(self, "precision", ("32", "bf16"))
         one_of(self, "draw_over", ("gestures", "wearers"))
         if not 0 < self.mask_share < 1:
-            raise EdgeError(f"mask_share is {self.mask_share:g} in the recipe; give a share between 0 and 1.")
+            raise EdgeError(f"mask_share is {self.mask_share:g}; give a share between 0 and 1.")
         if not 0 < self.reconstruct_mask_share <= 1:
             raise EdgeError(
-                f"reconstruct_mask_share is {self.reconstruct_mask_share:g} in the recipe; give a share above 0, up to 1."
+                f"reconstruct_mask_share is {self.reconstruct_mask_share:g}; give a share above 0, up to 1."
             )
         if not 0 <= self.mix_share < 1:
-            raise EdgeError(f"mix_share is {self.mix_share:g} in the recipe; give 0 or more and less than 1.")
+            raise EdgeError(f"mix_share is {self.mix_share:g}; give 0 or more and less than 1.")
         if self.soft_temperature <= 0:
-            raise EdgeError(f"soft_temperature is {self.soft_temperature:g} in the recipe; give a number above 0.")
+            raise EdgeError(f"soft_temperature is {self.soft_temperature:g}; give a number above 0.")
         if self.nearest_communities > self.communities:
             raise EdgeError(
                 f"nearest_communities {self.nearest_communities} are more than the {self.communities} communities of the "
@@ -282,12 +282,12 @@ class StudentPlan:
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0 or max(self.strides) > 2:
             raise EdgeError(
                 f"The student has widths {list(self.widths)}, kernels {list(self.kernels)} and strides "
-                f"{list(self.strides)} in the recipe; give one of each per block, strides of 1 or 2."
+                f"{list(self.strides)}; give one of each per block, strides of 1 or 2."
             )
         if not len(self.reader_widths) == len(self.reader_kernels) > 0:
             raise EdgeError(
-                f"The student has reader_widths {list(self.reader_widths)} and reader_kernels {list(self.reader_kernels)} in the "
-                "recipe; give one of each per convolution."
+                f"The student has reader_widths {list(self.reader_widths)} and reader_kernels {list(self.reader_kernels)}; "
+                "give one of each per convolution."
             )
 
 
@@ -324,14 +324,10 @@ class DistillPlan(Augmentation):
         at_least(self, 0, "token_weight", "relation_weight", "score_weight")
         taught = (self.teacher_weight, self.token_weight, self.relation_weight, self.score_weight)
         if not any((*taught, self.pose_weight, self.label_weight)):
-            raise EdgeError(
-                "Every weight of [distill] is 0 in the recipe, so nothing would be learnt; give one above 0."
-            )
+            raise EdgeError("Every weight of [distill] is 0, so nothing would be learnt; give one above 0.")
         at_least(self, 1, "steps", "teacher_windows")
         if not 0 <= self.unlabelled_share < 1:
-            raise EdgeError(
-                f"unlabelled_share is {self.unlabelled_share:g} in the recipe; give 0 or more and less than 1."
-            )
+            raise EdgeError(f"unlabelled_share is {self.unlabelled_share:g}; give 0 or more and less than 1.")
         _check_training(self)
 
 
@@ -364,7 +360,7 @@ class PrunePlan:
         one_of(self, "importance", ("taylor", "norm"))
         for name, share in (("keep", self.keep), *self.layers.items()):
             if not 0 < share <= 1:
-                raise EdgeError(f"{name} is {share:g} in [prune]; give a share above 0, up to 1.")
+                raise EdgeError(f"{name} is {share:g}; give a share above 0, up to 1.")
 
     def mending(self, plan: DistillPlan) -> DistillPlan:
         """The distillation of what pruning left."""
@@ -396,9 +392,9 @@ class QatPlan:
         at_least(self, 1, "steps")
         at_least(self, 0, "label_weight")
         if not self.learning_rate > 0:
-            raise EdgeError(f"learning_rate of [quantize.qat] is {self.learning_rate:g}; give more than 0.")
+            raise EdgeError(f"learning_rate is {self.learning_rate:g}; give more than 0.")
         if not 0 < self.share <= 1:
-            raise EdgeError(f"share of [quantize.qat] is {self.share:g}; give more than 0, up to 1.")
+            raise EdgeError(f"share is {self.share:g}; give more than 0, up to 1.")
 
 
 @dataclass(frozen=True)
@@ -463,13 +459,11 @@ class QuantizePlan:
         one_of(self, "observer", OBSERVERS)
         for kind, observer in self.observers.items():
             if kind not in TENSOR_KINDS:
-                raise EdgeError(f"observers names {kind!r} in the recipe; choose from {', '.join(TENSOR_KINDS)}.")
+                raise EdgeError(f"observers names {kind!r}; choose from {', '.join(TENSOR_KINDS)}.")
             if observer not in OBSERVERS:
-                raise EdgeError(
-                    f"Unknown observer {observer!r} of {kind} in the recipe; choose from {', '.join(OBSERVERS)}."
-                )
+                raise EdgeError(f"Unknown observer {observer!r} of {kind}; choose from {', '.join(OBSERVERS)}.")
         if not 0.5 < self.percentile <= 1:
-            raise EdgeError(f"percentile is {self.percentile:g} in the recipe; give more than 0.5, up to 1.")
+            raise EdgeError(f"percentile is {self.percentile:g}; give more than 0.5, up to 1.")
 
 
 @dataclass(frozen=True)
@@ -494,7 +488,7 @@ class EvaluatePlan:
     def __post_init__(self) -> None:
         at_least(self, 2, "folds")
         if not 0 < self.fold_share <= 1:
-            raise EdgeError(f"fold_share is {self.fold_share:g} in the recipe; give a share above 0, up to 1.")
+            raise EdgeError(f"fold_share is {self.fold_share:g}; give a share above 0, up to 1.")
         at_least(self, 1, "probe_windows", "parity_windows")
         for split in self.splits:
             if split not in SPLITS:
@@ -517,9 +511,9 @@ class PackagePlan:
     def __post_init__(self) -> None:
         at_least(self, 0, "verify")
         if self.sample_bits not in (16, 32):
-            raise EdgeError(f"sample_bits of [package] is {self.sample_bits}; give 16 or 32.")
+            raise EdgeError(f"sample_bits is {self.sample_bits}; give 16 or 32.")
         if self.unit_per_count is not None and not self.unit_per_count > 0:
-            raise EdgeError(f"unit_per_count of [package] is {self.unit_per_count:g}; give volts, above 0.")
+            raise EdgeError(f"unit_per_count is {self.unit_per_count:g}; give volts, above 0.")
 
 
 @dataclass(frozen=True)
@@ -590,13 +584,13 @@ class BenchmarkPlan:
         for name in ("arms", "seeds"):
             chosen = getattr(self, name)
             if not chosen or len(set(chosen)) < len(chosen):
-                raise EdgeError(f"{name} is {list(chosen)} in the recipe; give one or more, each once.")
+                raise EdgeError(f"{name} is {list(chosen)}; give one or more, each once.")
         if any(not 0 < share < 1 for share in self.shares):
-            raise EdgeError(f"shares is {list(self.shares)} in the recipe; give shares between 0 and 1.")
+            raise EdgeError(f"shares is {list(self.shares)}; give shares between 0 and 1.")
         if not 0 <= self.later_share < 1:
-            raise EdgeError(f"later_share is {self.later_share:g} in the recipe; give a share from 0 to below 1.")
+            raise EdgeError(f"later_share is {self.later_share:g}; give a share from 0 to below 1.")
         if len(self.every_pair_of) == 1:
-            raise EdgeError("every_pair_of names one gesture in the recipe; give two or more, or none.")
+            raise EdgeError("every_pair_of names one gesture; give two or more, or none.")
 
 
 @dataclass(frozen=True)
@@ -703,7 +697,8 @@ def varied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Raises:
         EdgeError: a key that the recipe does not have, or a value of the wrong type.
     """
-    return recipe_from_dict(changed(recipe.to_dict(), changes))
+    result: Recipe = build(Recipe, changed(recipe.to_dict(), changes), f"Recipe {recipe.name}")
+    return result
 
 
 def arms_of(recipe: Recipe) -> dict[str, Arm]:

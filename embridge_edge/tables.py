@@ -22,7 +22,8 @@ def build(kind: type[Any], table: object, place: str) -> Any:
         kind: whose fields are numbers, texts, lists, dataclasses, or mappings of names to any of these. place: for errors.
 
     Raises:
-        EdgeError: a key that the dataclass does not have, one that is missing, a value of the wrong type; the allowed are listed.
+        EdgeError: a key that the dataclass does not have, one that is missing, a value of the wrong type or one that
+            the dataclass refuses; the place is named, and what is allowed.
     """
     if not isinstance(table, Mapping):
         raise EdgeError(f"{place} must be a table.")
@@ -36,7 +37,10 @@ def build(kind: type[Any], table: object, place: str) -> Any:
     for key, item in known.items():
         if key not in values and item.default is MISSING and item.default_factory is MISSING:
             raise EdgeError(f"{place}: {key} is missing.")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except EdgeError as error:
+        raise EdgeError(f"{place}: {error}") from None
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
@@ -78,13 +82,13 @@ def at_least(plan: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(plan, name)
         if any(one is not None and one < least for one in (value if isinstance(value, tuple) else (value,))):
-            raise EdgeError(f"{name} is {value} in the recipe; give {least:g} or more.")
+            raise EdgeError(f"{name} is {value}; give {least:g} or more.")
 
 
 def one_of(plan: object, name: str, choices: tuple[str, ...]) -> None:
     """Refuse a word of a recipe's plan that is none of those there are."""
     if getattr(plan, name) not in choices:
-        raise EdgeError(f"Unknown {name} {getattr(plan, name)!r} in the recipe; choose from {', '.join(choices)}.")
+        raise EdgeError(f"Unknown {name} {getattr(plan, name)!r}; choose from {', '.join(choices)}.")
 
 
 def shipped_tables(package: str) -> list[str]:

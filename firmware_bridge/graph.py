@@ -158,14 +158,17 @@ class Graph:
         return sum(len(self.tensors[index].data or b"") for index in used)
 
 
-def read_graph(model: Path | bytes) -> Graph:
+def read_graph(model: Path | bytes, name: str = "The model") -> Graph:
     """Read a `.tflite` file, or its bytes.
+
+    Args:
+        name: of bytes, for errors.
 
     Raises:
         EdgeError: the file is missing, truncated, damaged or no `.tflite`.
     """
     if isinstance(model, bytes | bytearray | memoryview):
-        data, name = bytes(model), "The model"
+        data = bytes(model)
     else:
         try:
             data, name = Path(model).read_bytes(), str(model)

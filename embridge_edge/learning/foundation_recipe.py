@@ -69,11 +69,9 @@ class PretrainPlan:
         at_least(self, 0, "learning_rate", "weight_decay", "sampling_power", "gain_jitter", "turn_deg")
         for name in ("mask_share", "channel_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise EdgeError(f"{name} is {getattr(self, name):g} in the recipe; give 0 or more and less than 1.")
+                raise EdgeError(f"{name} is {getattr(self, name):g}; give 0 or more and less than 1.")
         if not self.mask_share + self.channel_share > 0:
-            raise EdgeError(
-                "mask_share and channel_share are both 0 in the recipe; nothing would be hidden: raise one."
-            )
+            raise EdgeError("mask_share and channel_share are both 0; nothing would be hidden: raise one.")
         one_of(self, "loss", LOSSES)
 
 

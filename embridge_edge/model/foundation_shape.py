@@ -38,7 +38,7 @@ class FoundationShape:
         if self.width % self.heads:
             raise EdgeError(f"width {self.width} is no multiple of heads {self.heads}; change the recipe's [encoder].")
         if not 10.0 <= self.patch_ms <= 1000.0:
-            raise EdgeError(f"patch_ms is {self.patch_ms:g} in the recipe; give 10 to 1000.")
+            raise EdgeError(f"patch_ms is {self.patch_ms:g}; give 10 to 1000.")
         if self.bins < 1:
             raise EdgeError(
                 f"highest_hz {self.highest_hz:g} is below the first bin of a patch, {1000.0 / self.patch_ms:g} Hz; raise it or "

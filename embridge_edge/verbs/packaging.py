@@ -132,7 +132,7 @@ def planned(model: Path, target: Target, wanted: Wanted) -> Plan:
     from embridge_edge.firmware_bridge.passes import make_program
 
     file = content = _read(model)
-    digest, graph = sha256(content).digest(), read_graph(content)
+    digest, graph = sha256(content).digest(), read_graph(content, str(model))
     if graph.weights_at_offsets:  # where TFLM would read nothing
         content = repack_inline(content)
         graph = read_graph(content)

@@ -161,5 +161,5 @@ def test_unlabelled_recordings_teach(recording: Callable[..., Recording], cut: C
 def test_plans_that_teach_nothing_are_one_line() -> None:
     with pytest.raises(EdgeError, match=r"Every weight of .distill. is 0"):
         DistillPlan(teacher_weight=0.0, pose_weight=0.0, label_weight=0.0)
-    with pytest.raises(EdgeError, match="unlabelled_share is 1 in the recipe"):
+    with pytest.raises(EdgeError, match="unlabelled_share is 1; give"):
         DistillPlan(unlabelled_share=1.0)

@@ -210,7 +210,7 @@ def test_macs_are_those_of_the_layers() -> None:
     ("wrong", "says"),
     [
         ({"width": 30, "heads": 4}, "width 30 is no multiple of heads 4"),
-        ({"blocks": 0}, "blocks is 0 in the recipe; give 1 or more"),
+        ({"blocks": 0}, "blocks is 0; give 1 or more"),
         ({"patch_ms": 5.0}, "patch_ms is 5"),
         ({"patch_ms": 20.0, "highest_hz": 40.0}, "highest_hz 40 is below the first bin of a patch, 50 Hz"),
     ],

@@ -282,6 +282,14 @@ def test_a_model_inside_the_folder_that_would_be_replaced_is_refused(
     assert model.is_file()
 
 
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    whole = fused().model()
+    model = written(tmp_path, whole[: len(whole) // 2], "cut.tflite")
+    with pytest.raises(EdgeError, match=r"cut\.tflite is (truncated or )?damaged"):
+        bridge(model, "host", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["string", "int8", "size", "stdint", "emb_net", "8bit"])
 def test_a_file_named_like_something_of_c_still_becomes_a_library(tmp_path: Path, name: str) -> None:
     report = bridge(written(tmp_path, fused().model(), f"{name}.tflite"), "host", tmp_path / "out", verify=1)
